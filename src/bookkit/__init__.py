@@ -1,0 +1,1 @@
+"""How *The Literate Transformer* is made: export, run, site, study, check."""

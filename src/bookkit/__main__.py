@@ -1,0 +1,47 @@
+"""The command line: `python -m bookkit COMMAND`."""
+
+import argparse
+import importlib
+import sys
+
+from bookkit.book import BookError
+
+# command -> (module, one line of help). Each module has
+# `add_arguments(parser)` and `main(args) -> int`.
+COMMANDS = {
+    "export": ("bookkit.export", "write src/litformer from the chapters"),
+    "lint": ("bookkit.lint", "lint the package and the chapters' cells"),
+    "run": ("bookkit.run", "execute the chapters that changed, as tests"),
+    "site": ("bookkit.site", "build the site from what the run saw"),
+    "study": ("bookkit.study", "write the learner's notebooks"),
+    "progress": ("bookkit.progress", "show which exercises are solved"),
+    "diagrams": ("bookkit.diagrams", "draw the mermaid diagrams as SVG"),
+    "web": ("bookkit.web", "install the declared third-party web files"),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; a `BookError` becomes one line on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="bookkit", description="Makes The Literate Transformer."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    argv = sys.argv[1:] if argv is None else argv
+    for name, (module, text) in COMMANDS.items():
+        sub = commands.add_parser(name, help=text, description=text)
+        if argv[:1] == [name]:  # import only the command that was asked for
+            importlib.import_module(module).add_arguments(sub)
+    args = parser.parse_args(argv)
+    try:
+        module = importlib.import_module(COMMANDS[args.command][0])
+        return module.main(args) or 0
+    except BookError as error:
+        print(f"bookkit {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"\nbookkit {args.command}: interrupted.", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
