@@ -40,6 +40,7 @@ import torch
 
 from bookkit import checks, progress
 
+_TRANSPOSED = "It is the expected answer with its last two axes exchanged."
 _ID = re.compile(r"([a-z][a-z0-9_]*)\.([a-z0-9]+(?:-[a-z0-9]+)*)")
 
 
@@ -147,8 +148,8 @@ def _number(value, *, bits: bool = False) -> str:
 def _plain(message: str, details: dict[str, str]) -> str:
     lines = [message]
     for label, text in details.items():
-        indent = "\n" + " " * (2 + 10)
-        lines.append(f"  {label + ':':<10}" + text.replace("\n", indent))
+        indent = "\n" + " " * (2 + 11)
+        lines.append(f"  {label + ':':<11}" + text.replace("\n", indent))
     return "\n".join(lines)
 
 
@@ -244,9 +245,7 @@ def expect_equal(got, expected, *, on, hint: str = "") -> None:
                 "attend to a key."
             )
         elif _transposed(have, want):
-            pattern = (
-                "It is the expected answer with its last two axes exchanged."
-            )
+            pattern = _TRANSPOSED
         raise Wrong(
             text,
             on=on,
@@ -258,11 +257,9 @@ def expect_equal(got, expected, *, on, hint: str = "") -> None:
         raise _none(on, expected, hint)
     if isinstance(got, torch.Tensor) and got.numel() == 1:
         got = got.item()
-    if (
-        type(got) is bool
-        and type(expected) is not bool
-        or not _same(got, expected)
-    ):
+    # True == 1 in Python; for a learner a yes and a number are not the same.
+    mixed = (type(got) is bool) != (type(expected) is bool)
+    if mixed or not _same(got, expected):
         what = show(expected).splitlines()
         inline = len(what) == 1 and len(show(got).splitlines()) == 1
         raise Wrong(
@@ -345,10 +342,9 @@ def _raise_shape(have, shape: tuple, on, hint: str, *, expected=None) -> None:
             pattern = "The axes are all there, in another order."
         elif all(c in (s, 1) for c, s in zip(came, shape, strict=True)):
             pattern = "One axis was summed or averaged away."
-    elif len(came) < len(shape):
-        pattern = f"It has {len(came)} axes, not {len(shape)}."
-    elif len(came) > len(shape):
-        pattern = f"It has {len(came)} axes, not {len(shape)}."
+    elif len(came) != len(shape):
+        axes = "axis" if len(came) == 1 else "axes"
+        pattern = f"It has {len(came)} {axes}, not {len(shape)}."
     raise Wrong(
         f"Expected shape {shape}, got {came}.",
         on=on,
@@ -370,7 +366,7 @@ def _pattern(a: torch.Tensor, b: torch.Tensor) -> str:
     if a.numel() == 1 or not (a.isfinite().all() and b.isfinite().all()):
         return ""
     if _transposed(a, b):
-        return "It is the expected answer with its last two axes exchanged."
+        return _TRANSPOSED
     for axis in range(a.dim()):
         if a.size(axis) > 1 and torch.allclose(a.flip(axis), b, atol=1e-6):
             return f"It is the expected answer in reverse order (axis {axis})."

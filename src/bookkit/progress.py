@@ -6,11 +6,9 @@ book, `make clean` and a new clone. Nothing is ever sent anywhere.
 """
 
 import contextlib
-import html
 import json
 import os
 import tempfile
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
