@@ -1,0 +1,11 @@
+"""Shape annotations of litformer are checked by the tests of litformer.
+
+The hook must be in place before anything imports the package, hence here.
+It is off until `tests/litformer/conftest.py` turns it on: every other test
+meets the package as its users do.
+"""
+
+from jaxtyping import config, install_import_hook
+
+install_import_hook("litformer", "beartype.beartype")
+config.update("jaxtyping_disable", True)
