@@ -122,15 +122,13 @@ class Chapter:
     def cells(self) -> list[Cell]:
         """All cells, with the line where each one's source begins."""
         lines = self.text.splitlines()
-        self.notebook  # a clear error first, if the text cannot be read
+        cells = self.notebook.cells  # first: it has the clear error
         starts = myst_to_notebook(
-            self.text, store_line_numbers=True
+            self.text, add_source_map=True
         ).metadata.source_map
         return [
             Cell(self, node, i, _first_line(node, start, lines))
-            for i, (node, start) in enumerate(
-                zip(self.notebook.cells, starts, strict=True)
-            )
+            for i, (node, start) in enumerate(zip(cells, starts, strict=True))
         ]
 
 
