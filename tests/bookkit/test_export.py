@@ -121,7 +121,7 @@ def test_the_module_reads_as_if_written_by_hand(tiny_book):
     assert text == GOLDEN
     assert tidy(text, "src/litformer/alpha.py") == text
     done = modules.ruff(
-        "check --isolated --select=E,F,I,B,UP,D1,RUF --ignore=D107 "
+        "check --isolated --select=E,F,B,UP,D1,RUF --ignore=D107 "
         "--config=line-length=80 --stdin-filename=alpha.py -".split(),
         input=text,
     )
