@@ -230,7 +230,8 @@ def _wrong_target(book: Book, cell: Cell, name: str) -> str | None:
     if path.exists() and not is_generated(path):
         return (
             f"{name} is written by hand; an export would overwrite it. "
-            "Choose another module."
+            "Choose another module, or delete the file if the chapter is its "
+            "source from now on."
         )
     return None
 
