@@ -7,7 +7,6 @@ says comes back with the chapter and the line.
 
 import argparse
 import json
-import re
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +19,7 @@ from bookkit.pieces import Problem, parse
 from bookkit.rules import RULES, code_cells, sentence_lengths
 
 FOLDERS = ("src", "tests", "book/_ext")
+MEND = "Run `bookkit lint --fix`."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def main(args: argparse.Namespace) -> int:
         for chapter in book.chapters:
             changed = fix_chapter(chapter)
             if changed:
-                print(f"{chapter.rel}: rewrote {changed} cells")
+                print(f"{chapter.rel}: rewrote {count(changed, 'cell')}")
         book = Book(book.root)
     problems = lint_folders(book, folders)
     for chapter in book.chapters:
@@ -53,9 +53,16 @@ def main(args: argparse.Namespace) -> int:
         print(measure(chapter))
     cells = sum(len(code_cells(c)) for c in book.chapters)
     files = sum(len(list((book.root / f).rglob("*.py"))) for f in folders)
-    what = f"{files} files, {cells} cells of {len(book.chapters)} chapters"
-    print(f"lint: {len(problems)} problems in {what}.")
+    print(
+        f"lint: {count(len(problems), 'problem')} in {count(files, 'file')}, "
+        f"{count(cells, 'cell')} of {count(len(book.chapters), 'chapter')}."
+    )
     return 1 if problems else 0
+
+
+def count(number: int, noun: str) -> str:
+    """`1 problem`, `2 problems`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def _place(problem: Problem) -> tuple[str, int]:
@@ -68,18 +75,14 @@ def lint_folders(book: Book, folders: list[str]) -> list[Problem]:
     if not folders:
         return []
     problems = []
-    for found in check(folders, book.root):
-        path = Path(found["filename"])
-        where = f"{path.relative_to(book.root).as_posix()}:{found['row']}"
-        source = _source(book, path, found["row"])
-        text = found["text"] + (f" (written at {source})" if source else "")
+    found = check(folders, book.root)
+    found += unformatted(folders, book.root)
+    for item in found:
+        path = Path(item["filename"])
+        where = f"{path.relative_to(book.root).as_posix()}:{item['row']}"
+        source = _source(book, path, item["row"])
+        text = item["text"] + (f" (written at {source})" if source else "")
         problems.append(Problem(where, text))
-    done = ruff(["format", "--check", *folders], cwd=book.root)
-    for name in re.findall(r"(?m)^Would reformat: (.+)$", done.stdout):
-        text = "not formatted. Run `bookkit lint --fix`."
-        problems.append(Problem(f"{name}:1", text))
-    if done.returncode > 1:
-        problems.append(Problem("ruff:1", done.stderr.strip()))
     return problems
 
 
@@ -127,8 +130,7 @@ def lint_cells(chapter: Chapter) -> list[Problem]:
         problems.append(
             Problem(
                 cell.where(line),
-                "not formatted as ruff does at 80 columns. Run "
-                "`bookkit lint --fix`.",
+                f"not formatted as ruff does at 80 columns. {MEND}",
             )
         )
     return problems
@@ -175,17 +177,33 @@ def check(paths: list[str], root: Path) -> list[dict]:
             f"ruff finds nothing to check in {', '.join(paths)}. Look at "
             "`exclude` in pyproject.toml."
         )
-    done = ruff(["check", "--output-format=json", *paths], cwd=root)
-    if done.returncode > 1:
-        raise BookError(f"ruff: {done.stderr.strip()}")
+    return _findings(["check", *paths], root)
+
+
+def unformatted(paths: list[str], root: Path) -> list[dict]:
+    """`ruff format --check` in the same form; syntax errors are `check`'s."""
+    found = _findings(["format", "--check", *paths], root)
+    return [
+        {**item, "text": f"not formatted. {MEND}"}
+        for item in found
+        if item["text"].startswith("unformatted")
+    ]
+
+
+def _findings(arguments: list[str], root: Path) -> list[dict]:
+    done = ruff([*arguments, "--output-format=json"], cwd=root)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        raise BookError(f"ruff: {done.stderr.strip()}") from None
     return [
         {
-            "filename": found["filename"],
-            "cell": found.get("cell"),
-            "row": found["location"]["row"],
-            "text": f"{found['code'] or 'E999'} {found['message']}",
+            "filename": item["filename"],
+            "cell": item.get("cell"),
+            "row": item["location"]["row"],
+            "text": f"{item['code'] or 'E999'} {item['message']}",
         }
-        for found in json.loads(done.stdout)
+        for item in found
     ]
 
 
@@ -252,6 +270,6 @@ def measure(chapter: Chapter) -> str:
     if not lengths:
         return f"{chapter.rel}: no prose."
     return (
-        f"{chapter.rel}: {len(lengths)} sentences, median "
+        f"{chapter.rel}: {count(len(lengths), 'sentence')}, median "
         f"{median(lengths):g} words, longest {max(lengths)}."
     )

@@ -34,9 +34,7 @@ _PROSE = frozenset(
     "seealso exercise dropdown solution solution-start interview epigraph "
     "margin topic sidebar grid grid-item grid-item-card card".split()
 )
-_ABBREVIATION = re.compile(
-    r"\b(e\.g|i\.e|cf|vs|Eq|Fig|Sec|et al|resp|approx)\."
-)
+_ABBREVIATION = re.compile(r"\b(e\.g|i\.e|cf|vs|Eq|Fig|Sec|et al|resp)\.")
 
 
 def front_matter(chapter: Chapter) -> Iterator[Problem]:

@@ -27,7 +27,8 @@ class TinyBook:
         self.names: list[str] = []
         (root / "chapters").mkdir()
         (root / "src" / "litformer").mkdir(parents=True)
-        self.write("src/litformer/__init__.py", '__version__ = "0.1.0"\n')
+        package = ['"""Tiny."""', "", '__version__ = "0.1.0"', ""]
+        self.write("src/litformer/__init__.py", "\n".join(package))
 
     @property
     def book(self) -> Book:
