@@ -9,7 +9,7 @@ proof that a block names exists.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import yaml
 from docutils import nodes
@@ -184,7 +184,9 @@ class BlockDirective(SphinxDirective):
 
     def parse(self, text: Text, into: nodes.Element) -> nodes.Element:
         """Parse MyST blocks into a node and return it."""
-        source = StringList(text.splitlines(), self.env.doc2path(self.env.docname))
+        source = StringList(
+            text.splitlines(), self.env.doc2path(self.env.docname)
+        )
         self.state.nested_parse(source, text.line - self.lineno - 1, into)
         return into
 
@@ -228,15 +230,15 @@ class Block(nodes.General, nodes.Element):
     """A block with an id; the domain knows where it stands."""
 
 
-class box(nodes.General, nodes.Element):  # noqa: N801 (docutils' habit)
+class box(nodes.General, nodes.Element):
     """Any HTML element: `tag`, `attributes`, and what classes and ids say."""
 
 
-class proof_link(nodes.General, nodes.Element):  # noqa: N801
+class proof_link(nodes.General, nodes.Element):
     """A link to the cell with the label `target`, resolved at the end."""
 
 
-class collection(nodes.General, nodes.Element):  # noqa: N801
+class collection(nodes.General, nodes.Element):
     """The place where all blocks of one kind (and level) are collected."""
 
 
@@ -256,9 +258,7 @@ def element(tag: str, *children: nodes.Node, classes=(), **attributes) -> box:
 
 def visit_box(self, node: box) -> None:
     """Open the element."""
-    self.body.append(
-        self.starttag(node, node["tag"], "", **node["attributes"])
-    )
+    self.body.append(self.starttag(node, node["tag"], "", **node["attributes"]))
 
 
 def depart_box(self, node: box) -> None:
@@ -303,7 +303,7 @@ class BookDomain(Domain):
     name = "book"
     label = "Book"
     data_version = 1
-    initial_data = {"blocks": {}, "cells": {}, "collections": {}}
+    initial_data: ClassVar = {"blocks": {}, "cells": {}, "collections": {}}
 
     def clear_doc(self, docname: str) -> None:
         """Forget a page."""

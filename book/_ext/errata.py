@@ -1,4 +1,4 @@
-"""`{errata} id`: what cheat sheets say, what is true, and the cell that shows it.
+"""`{errata} id`: what cheat sheets say, what is true, the cell that shows it.
 
     title: Softmax of the raw scores
     claim: ...
@@ -24,7 +24,7 @@ from sphinx.application import Sphinx
 PARTS = {"claim": "The claim", "truth": "What is true"}
 
 
-class errata(Block):  # noqa: N801
+class errata(Block):
     """A claim and its correction."""
 
 

@@ -1,4 +1,4 @@
-"""`{exercise}`, and its solution between `{solution-start}` and `{solution-end}`.
+"""`{exercise}`, and its solution from `{solution-start}` to `{solution-end}`.
 
     {exercise} Repair the cat       a box with number, difficulty and time
     code cell tagged `starter`
@@ -14,6 +14,7 @@ exercise, from statement to check, into one group.
 from __future__ import annotations
 
 import html
+from typing import ClassVar
 
 from blocks import (
     Block,
@@ -34,20 +35,24 @@ from sphinx.util.nodes import clean_astext
 LEVELS = 5
 
 
-class exercise(Block):  # noqa: N801
+class exercise(Block):
     """The statement of an exercise."""
 
 
-class solution(nodes.General, nodes.Element):  # noqa: N801
+class solution(nodes.General, nodes.Element):
     """What stands between solution-start and solution-end."""
 
 
-class exercise_group(nodes.General, nodes.Element):  # noqa: N801
+class exercise_group(nodes.General, nodes.Element):
     """An exercise from its statement to its check."""
 
 
-class mark(nodes.Invisible, nodes.Element):  # noqa: N801
+class mark(nodes.Invisible, nodes.Element):
     """The place of a solution-start or a solution-end."""
+
+
+class refused(nodes.Invisible, nodes.Element):
+    """The place of an exercise that had a mistake: one warning is enough."""
 
 
 class Exercise(BlockDirective):
@@ -56,11 +61,15 @@ class Exercise(BlockDirective):
     kind = "exercise"
     required_arguments = 1
     final_argument_whitespace = True
-    option_spec = {
+    option_spec: ClassVar = {
         "label": directives.unchanged,
         "difficulty": directives.unchanged,
         "minutes": directives.unchanged,
     }
+
+    def run(self) -> list[nodes.Node]:
+        """The box, or a mark that here was to be one."""
+        return super().run() or [refused()]
 
     def build(self) -> list[nodes.Node]:
         """Check the options and parse the statement."""
@@ -94,7 +103,7 @@ class Exercise(BlockDirective):
 class SolutionMark(BlockDirective):
     """Either end of a solution; the transform below does the work."""
 
-    option_spec = {"class": directives.class_option}
+    option_spec: ClassVar = {"class": directives.class_option}
     optional_arguments = 1
 
     def build(self) -> list[nodes.Node]:
@@ -118,6 +127,8 @@ class RollUp(SphinxTransform):
             self.solution(node)
         for node in list(self.document.findall(exercise)):
             self.group(node)
+        for node in list(self.document.findall(refused)):
+            node.parent.remove(node)
 
     def warn(self, node: nodes.Element, name: str, message: str) -> None:
         """A warning at the line of a node."""
@@ -148,8 +159,8 @@ class RollUp(SphinxTransform):
             )  # fmt: skip
             parent.remove(start)
             return
-        before = [n for n in parent[:at] if isinstance(n, exercise)]
-        if not before or before[-1]["block"] != name:
+        before = [n for n in parent[:at] if isinstance(n, exercise | refused)]
+        if not before or before[-1].get("block", name) != name:
             self.warn(
                 start, name,
                 "the solution does not follow its exercise. Put it between "
@@ -169,7 +180,7 @@ class RollUp(SphinxTransform):
         wanted, end = ["starter", "check"], at
         solved = False
         for i, node in enumerate(parent[at + 1 :], at + 1):
-            if isinstance(node, exercise) or not wanted:
+            if isinstance(node, exercise | refused) or not wanted:
                 break
             solved |= isinstance(node, solution)
             if is_cell(node) and f"tag_{wanted[0]}" in node["classes"]:
@@ -295,6 +306,7 @@ def setup(app: Sphinx) -> dict:
     add_node(app, solution, visit_solution, depart_solution)
     add_node(app, exercise_group, visit_group, depart_group)
     add_node(app, mark)
+    add_node(app, refused)
     app.add_transform(RollUp)
     app.connect("config-inited", add_format)
     return meta

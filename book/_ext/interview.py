@@ -6,6 +6,8 @@ It unfolds to its answer and to a link to the cell that proves the answer.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from blocks import (
     Block,
     BlockDirective,
@@ -23,7 +25,7 @@ from sphinx.application import Sphinx
 LEVELS = ("basic", "intermediate", "advanced")
 
 
-class interview(Block):  # noqa: N801
+class interview(Block):
     """A question, its answer and its proof."""
 
 
@@ -33,7 +35,7 @@ class Interview(BlockDirective):
     kind = "interview"
     required_arguments = 1
     final_argument_whitespace = True
-    option_spec = {
+    option_spec: ClassVar = {
         "id": directives.unchanged,
         "level": directives.unchanged,
         "proof": directives.unchanged,
@@ -51,8 +53,7 @@ class Interview(BlockDirective):
         proof = self.options.get("proof")
         if not proof:
             raise BlockError(
-                "no :proof:. Name the label of the cell that proves the "
-                "answer."
+                "no :proof:. Name the label of the cell that proves the answer."
             )
         if not self.content:
             raise BlockError("no answer.")

@@ -31,7 +31,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 
 
-class quiz(Block):  # noqa: N801
+class quiz(Block):
     """A question and its choices."""
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import ClassVar
 
 from blocks import Block, BlockDirective, BlockError, add_node, element
 from blocks import setup as setup_blocks
@@ -25,7 +26,7 @@ MIME = "application/vnd.bookkit.widget+json"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
-class widget(Block):  # noqa: N801
+class widget(Block):
     """A box that a script fills."""
 
 
@@ -34,7 +35,7 @@ class Widget(BlockDirective):
 
     kind = "widget"
     required_arguments = 1
-    option_spec = {"chapter": directives.unchanged}
+    option_spec: ClassVar = {"chapter": directives.unchanged}
 
     def build(self) -> list[nodes.Node]:
         """The box, with the text of the body as its instructions."""
