@@ -5,16 +5,22 @@ module it goes to and how it is tagged, so that every message can name the
 chapter and the line to edit.
 """
 
+from __future__ import annotations
+
 import os
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jupytext
-import nbformat
 import yaml
-from jupytext.myst import myst_to_notebook
+
+if TYPE_CHECKING:
+    import nbformat
+
+# jupytext takes a second to import; a command that finds nothing to do needs
+# the text of the chapters only, so the methods below import it themselves.
 
 
 class BookError(Exception):
@@ -93,6 +99,8 @@ class Chapter:
     @cached_property
     def notebook(self) -> nbformat.NotebookNode:
         """A fresh notebook without outputs, as jupytext reads it."""
+        import jupytext
+
         try:
             return jupytext.reads(self.text, fmt="md:myst")
         except Exception as error:  # jupytext and yaml raise many kinds
@@ -121,6 +129,8 @@ class Chapter:
     @cached_property
     def cells(self) -> list[Cell]:
         """All cells, with the line where each one's source begins."""
+        from jupytext.myst import myst_to_notebook
+
         lines = self.text.splitlines()
         cells = self.notebook.cells  # first: it has the clear error
         starts = myst_to_notebook(

@@ -1,0 +1,246 @@
+"""Execute the chapters that changed: one run, which is also the test.
+
+nbval runs them (`bookkit.nbval_plugin`), two at a time with one thread each.
+A chapter that passes is written to `_build/executed/` at once; the site and
+the study notebooks are made from there, and nothing is ever run twice. An
+interruption keeps what is finished.
+"""
+
+import contextlib
+import os
+import signal
+import time
+
+from bookkit.book import Book, BookError, Chapter
+from bookkit.cache import fill_jupyter_cache, record, why_stale
+from bookkit.live import Lane, Live, duration
+
+__all__ = ["fill_jupyter_cache", "main", "run"]
+
+WORKERS = 2
+TIMEOUT = 300  # seconds that one cell may take, by the clock
+
+
+def add_arguments(parser) -> None:
+    """Options of `python -m bookkit run`."""
+    parser.add_argument(
+        "chapters", nargs="*", help="names of chapters; all, if none is given"
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="run fresh chapters too"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=WORKERS,
+        help="chapters that run at the same time (%(default)s)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=TIMEOUT,
+        help="seconds that one cell may take (%(default)s)",
+    )
+    parser.add_argument(
+        "--update-reference",
+        action="store_true",
+        help="run, and rewrite tests/reference/ from what cells print",
+    )
+
+
+def main(args) -> int:
+    """Run what is stale; 0 if every chapter then has passed."""
+    book = Book()
+    chapters = [book.chapter(name) for name in args.chapters] or book.chapters
+    always = args.all or args.update_reference
+    reasons = {}
+    for chapter in dict.fromkeys(chapters):
+        reason = why_stale(chapter)
+        if reason or always:
+            reasons[chapter] = reason or "asked for"
+    if not reasons:
+        count = len(chapters)
+        print(
+            f"{count} chapter{'s' * (count != 1)} up to date, none was run "
+            "(--all runs them again)."
+        )
+        return 0
+    return run(
+        book,
+        reasons,
+        workers=max(1, args.workers),
+        timeout=args.timeout,
+        update_reference=args.update_reference,
+    )
+
+
+def run(
+    book: Book,
+    reasons: dict[Chapter, str],
+    *,
+    workers: int = WORKERS,
+    timeout: float = TIMEOUT,
+    update_reference: bool = False,
+) -> int:
+    """Run chapters, each for a reason; 0 if all passed, 1 if not."""
+    for chapter in reasons:
+        chapter.cells  # noqa: B018  one that cannot be read is told first
+    lanes = {c.rel: _lane(c) for c in reasons}
+    # the longest first, so that no worker waits for it at the end
+    order = sorted(reasons, key=lambda c: -lanes[c.rel].left(time.monotonic()))
+    workers = min(workers, len(order))
+    with Live(lanes, workers) as live, _terminable():
+        about = duration(live.eta())
+        live.line(
+            f"Running {len(order)} of {len(book.chapters)} chapters, "
+            f"{workers} at a time, about {about}:"
+        )
+        for chapter in order:
+            live.line(f"  {chapter.name}: {reasons[chapter]}")
+        reporter = Reporter(live, {c.rel: c for c in order})
+        started = time.monotonic()
+        code = _pytest(
+            book.root, order, reporter, workers, timeout, update_reference
+        )
+    seconds = time.monotonic() - started
+    passed = reporter.passed
+    if code == 2 and not reporter.problems:
+        print(
+            f"Interrupted. {len(passed)} of {len(order)} chapters are "
+            "finished and kept; the same command goes on with the rest."
+        )
+        return 130
+    print(table(book, passed))
+    if len(passed) == len(order):
+        print(f"{len(order)} chapters passed in {duration(seconds)}.")
+        return 0
+    names = ", ".join(c.name for c in order if c.rel not in passed)
+    print(f"{len(order) - len(passed)} of {len(order)} failed: {names}.")
+    return 1
+
+
+def table(book: Book, ran) -> str:
+    """What each chapter cost, slowest first, against its budget."""
+    rows = []
+    for chapter in book.chapters:
+        cost = record(chapter)
+        if cost:
+            note = "" if chapter.rel in ran else "  (from an earlier run)"
+            rows.append((cost["cpu_seconds"], chapter.name, cost, note))
+    width = max((len(row[1]) for row in rows), default=0)
+    lines = [f"  {'chapter':{width}}  CPU s  budget  used  clock s"] * bool(
+        rows
+    )
+    for cpu, name, cost, note in sorted(rows, reverse=True):
+        budget = cost["budget"]
+        lines.append(
+            f"  {name:{width}}  {cpu:5.1f}  {budget:6g}  {cpu / budget:4.0%}"
+            f"  {cost['wall_seconds']:7.1f}{note}"
+        )
+    return "\n".join(lines)
+
+
+def _lane(chapter: Chapter) -> Lane:
+    """What a chapter is expected to take."""
+    before = record(chapter)
+    parts = before.get("cell_wall_seconds", [])
+    if parts:  # the first test compiles, the last one judges and writes
+        rest = before["wall_seconds"] - sum(parts)
+        parts = [0.0, *parts, max(rest, 0.0)]
+    return Lane(chapter.name, parts, guess=chapter.budget)
+
+
+class Reporter:
+    """A pytest plugin that tells `Live` what happens, chapter by chapter."""
+
+    def __init__(self, live: Live, chapters: dict[str, Chapter]) -> None:
+        self.live, self.chapters = live, chapters
+        self.passed: dict[str, dict] = {}  # chapter -> what it cost
+        self.problems: list[str] = []  # messages, first lines
+
+    def pytest_runtest_logstart(self, nodeid):
+        """A test begins: the first of a chapter starts its clock."""
+        self.live.start(self._rel(nodeid))
+
+    def pytest_runtest_logreport(self, report):
+        """A part of a chapter has passed or failed."""
+        rel = self._rel(report.nodeid)
+        lane = self.live.lanes[rel]
+        if report.failed:
+            lane.ended = True
+            self._tell(f"{lane.name} FAILED", str(report.longrepr))
+        elif report.when == "call":
+            lane.done += 1
+            if report.nodeid.endswith("::whole chapter") and report.passed:
+                lane.ended = True
+                cost = self.passed[rel] = dict(report.user_properties)
+                self.live.line(
+                    f"{lane.name} passed: {cost['cpu_seconds']:.1f} of "
+                    f"{cost['budget']:g} CPU s, {cost['wall_seconds']:.1f} s"
+                )
+
+    def pytest_collectreport(self, report):
+        """A chapter that could not even be collected."""
+        if report.failed:
+            self._tell("FAILED", str(report.longrepr))
+
+    def _rel(self, nodeid: str) -> str:
+        return nodeid.split("::")[0]
+
+    def _tell(self, head: str, message: str) -> None:
+        if message not in self.problems:  # each worker reports a collection
+            self.problems.append(message)
+            lines = message.strip().splitlines()
+            self.live.line("\n".join([head, *(f"  {s}" for s in lines)]))
+
+
+def _pytest(root, chapters, reporter, workers, timeout, update) -> int:
+    """Run pytest in this process, quietly; its own output goes to a file."""
+    import pytest
+
+    arguments = [
+        *("-p", "bookkit.nbval_plugin", "--nbval-lax"),
+        # the repository's pytest settings are for its unit tests
+        *("-c", os.devnull, "--rootdir", str(root)),
+        *("-p", "no:cacheprovider", "--capture=sys", "--color=no"),
+        f"--nbval-cell-timeout={timeout}",
+        *(["--update-reference"] if update else []),
+        *(str(c.path) for c in chapters),
+    ]
+    if workers > 1:
+        # one kernel runs one chapter; a worker that dies is not replaced,
+        # because a chapter cannot be continued in the middle
+        arguments += ["-n", str(workers), "--dist", "loadfile"]
+        arguments += ["--no-loadscope-reorder", "--max-worker-restart=0"]
+    log = root / "_build" / "run.log"
+    try:
+        log.parent.mkdir(exist_ok=True)
+        stream = log.open("w", encoding="utf-8")
+    except OSError as error:
+        raise BookError(
+            f"{log}: cannot be written ({error.strerror})."
+        ) from error
+    with stream:
+        with (
+            contextlib.redirect_stdout(stream),
+            contextlib.redirect_stderr(stream),
+        ):
+            code = pytest.main(arguments, plugins=[reporter])
+    if code not in (0, 1, 2):
+        tail = "\n".join(log.read_text("utf-8").splitlines()[-20:])
+        raise BookError(f"pytest stopped (see {log}):\n{tail}")
+    return int(code)
+
+
+@contextlib.contextmanager
+def _terminable():
+    """Let `kill` end a run as Ctrl-C does: kernels stopped, results kept."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
