@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from bookkit.errors import BookError
+
 if TYPE_CHECKING:
     import nbformat
 
 # jupytext takes a second to import; a command that finds nothing to do needs
 # the text of the chapters only, so the methods below import it themselves.
-
-
-class BookError(Exception):
-    """Something a person must mend; the message names it and says how."""
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -48,7 +46,7 @@ def find_root(start: Path | None = None) -> Path:
 class Cell:
     """One cell of a chapter, and where its source stands in the file."""
 
-    chapter: "Chapter" = field(repr=False)
+    chapter: Chapter = field(repr=False)
     node: nbformat.NotebookNode = field(repr=False)
     index: int  # among all cells of the notebook
     line: int  # 1-based line of the first line of `source`

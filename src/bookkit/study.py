@@ -270,8 +270,10 @@ def _check_setup(chapter: Chapter) -> None:
 
 def _dropped(cell: Cell) -> bool:
     """Cells that serve the book, not its reader."""
-    widget = "remove-cell" in cell.tags and "widget" in cell.source
-    return bool(DROPPED & set(cell.tags)) or widget
+    if DROPPED & set(cell.tags):
+        return True
+    tools = r"\b(glue\(|import glue\b|myst_nb\b|widget\.export\()"
+    return "remove-cell" in cell.tags and bool(re.search(tools, cell.source))
 
 
 def _sections(item: Text) -> list[Text]:

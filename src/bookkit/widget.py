@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from bookkit.book import BookError
+from bookkit.errors import BookError
 
 __all__ = ["MIME", "Export", "decode", "export"]
 
