@@ -236,11 +236,12 @@ def fill_jupyter_cache(book: Book) -> Path:
     import nbformat
     from jupyter_cache import get_cache
     from jupyter_cache.base import CacheBundleIn
+    from sqlalchemy.exc import SQLAlchemyError
 
     folder = book.root / "_build" / ".jupyter_cache"
     shutil.rmtree(folder, ignore_errors=True)
-    cache = get_cache(folder)
     try:
+        cache = get_cache(folder)
         for chapter in book.chapters:
             notebook = nbformat.read(executed_path(chapter), as_version=4)
             seconds = notebook.metadata.pop("bookkit")["wall_seconds"]
@@ -249,11 +250,11 @@ def fill_jupyter_cache(book: Book) -> Path:
                 str(chapter.path),
                 data={"execution_seconds": seconds},
             )
-            cache.cache_notebook_bundle(bundle)
-    except OSError as error:
+            cache.cache_notebook_bundle(bundle, overwrite=True)
+    except (OSError, SQLAlchemyError) as error:
         shutil.rmtree(folder, ignore_errors=True)
         raise BookError(
-            f"{folder}: cannot be written ({error.strerror}). The executed "
-            "notebooks are unchanged."
+            f"{folder}: cannot be written ({error}). The executed notebooks "
+            "are unchanged."
         ) from error
     return folder

@@ -6,6 +6,7 @@ without history, so that a trailing `;` hides nothing and every traceback
 says `In[1]`. This one does none of it.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -77,6 +78,8 @@ class BookKernel(RunningKernel):
             self.kc.start_channels()
             self.kc.wait_for_ready(timeout=startup_timeout)
             self._ensure_iopub_up()
+            info = self.kc.kernel_info(reply=True, timeout=startup_timeout)
+            self.language_info = info["content"]["language_info"]
         except RuntimeError as error:
             words = self.last_words()
             self.stop()
@@ -116,15 +119,14 @@ class BookKernel(RunningKernel):
 
         (On macOS a child that has ended is not counted: the system forgets.)
         """
-        total = 0.0
         try:
             kernel = psutil.Process(self.km.provisioner.pid)
-            for process in (kernel, *kernel.children(recursive=True)):
-                times = process.cpu_times()
-                total += times.user + times.system
-                total += times.children_user + times.children_system
+            total = sum(kernel.cpu_times()[:4])  # user, system, of children
+            for child in kernel.children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    total += sum(child.cpu_times()[:4])
         except psutil.NoSuchProcess:
-            pass
+            raise KernelDied(self.obituary()) from None
         return total
 
     def obituary(self) -> str:
@@ -138,6 +140,8 @@ class BookKernel(RunningKernel):
                 how += " (out of memory?)"
         else:
             how = f"the kernel ended with exit code {code}"
+            if code == 0:
+                how += " (does a cell call exit() or quit()?)"
         return how + self.last_words()
 
     def last_words(self, count: int = 20) -> str:

@@ -9,7 +9,10 @@ interruption keeps what is finished.
 import contextlib
 import os
 import signal
+import tempfile
 import time
+
+import psutil
 
 from bookkit.book import Book, BookError, Chapter
 from bookkit.cache import fill_jupyter_cache, record, why_stale
@@ -59,9 +62,8 @@ def main(args) -> int:
         if reason or always:
             reasons[chapter] = reason or "asked for"
     if not reasons:
-        count = len(chapters)
         print(
-            f"{count} chapter{'s' * (count != 1)} up to date, none was run "
+            f"{_chapters(len(chapters))} up to date, none was run "
             "(--all runs them again)."
         )
         return 0
@@ -89,7 +91,7 @@ def run(
     # the longest first, so that no worker waits for it at the end
     order = sorted(reasons, key=lambda c: -lanes[c.rel].left(time.monotonic()))
     workers = min(workers, len(order))
-    with Live(lanes, workers) as live, _terminable():
+    with Live(lanes, workers) as live, _tidy():
         about = duration(live.eta())
         live.line(
             f"Running {len(order)} of {len(book.chapters)} chapters, "
@@ -99,12 +101,10 @@ def run(
             live.line(f"  {chapter.name}: {reasons[chapter]}")
         reporter = Reporter(live, {c.rel: c for c in order})
         started = time.monotonic()
-        code = _pytest(
-            book.root, order, reporter, workers, timeout, update_reference
-        )
+        _pytest(book.root, order, reporter, workers, timeout, update_reference)
     seconds = time.monotonic() - started
     passed = reporter.passed
-    if code == 2 and not reporter.problems:
+    if reporter.interrupted:
         print(
             f"Interrupted. {len(passed)} of {len(order)} chapters are "
             "finished and kept; the same command goes on with the rest."
@@ -112,7 +112,7 @@ def run(
         return 130
     print(table(book, passed))
     if len(passed) == len(order):
-        print(f"{len(order)} chapters passed in {duration(seconds)}.")
+        print(f"{_chapters(len(order))} passed in {duration(seconds)}.")
         return 0
     names = ", ".join(c.name for c in order if c.rel not in passed)
     print(f"{len(order) - len(passed)} of {len(order)} failed: {names}.")
@@ -140,6 +140,10 @@ def table(book: Book, ran) -> str:
     return "\n".join(lines)
 
 
+def _chapters(count: int) -> str:
+    return "1 chapter" if count == 1 else f"{count} chapters"
+
+
 def _lane(chapter: Chapter) -> Lane:
     """What a chapter is expected to take."""
     before = record(chapter)
@@ -156,7 +160,8 @@ class Reporter:
     def __init__(self, live: Live, chapters: dict[str, Chapter]) -> None:
         self.live, self.chapters = live, chapters
         self.passed: dict[str, dict] = {}  # chapter -> what it cost
-        self.problems: list[str] = []  # messages, first lines
+        self.problems: list[str] = []  # messages told so far
+        self.interrupted = False
 
     def pytest_runtest_logstart(self, nodeid):
         """A test begins: the first of a chapter starts its clock."""
@@ -184,6 +189,13 @@ class Reporter:
         if report.failed:
             self._tell("FAILED", str(report.longrepr))
 
+    def pytest_keyboard_interrupt(self):
+        """End workers and kernels at once: xdist would wait for their cells."""
+        self.interrupted = True
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
     def _rel(self, nodeid: str) -> str:
         return nodeid.split("::")[0]
 
@@ -194,7 +206,7 @@ class Reporter:
             self.live.line("\n".join([head, *(f"  {s}" for s in lines)]))
 
 
-def _pytest(root, chapters, reporter, workers, timeout, update) -> int:
+def _pytest(root, chapters, reporter, workers, timeout, update) -> None:
     """Run pytest in this process, quietly; its own output goes to a file."""
     import pytest
 
@@ -229,18 +241,30 @@ def _pytest(root, chapters, reporter, workers, timeout, update) -> int:
     if code not in (0, 1, 2):
         tail = "\n".join(log.read_text("utf-8").splitlines()[-20:])
         raise BookError(f"pytest stopped (see {log}):\n{tail}")
-    return int(code)
 
 
 @contextlib.contextmanager
-def _terminable():
-    """Let `kill` end a run as Ctrl-C does: kernels stopped, results kept."""
+def _tidy():
+    """Leave nothing behind, however the run ends.
+
+    `kill` ends it as Ctrl-C does. Temporary files, the chapters' own
+    included, go to one folder, which is removed even if a kernel was killed.
+    """
 
     def stop(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, stop)
+    handler = signal.signal(signal.SIGTERM, stop)
+    place = os.environ.get("TMPDIR")
     try:
-        yield
+        with tempfile.TemporaryDirectory(
+            prefix="bookkit-", ignore_cleanup_errors=True
+        ) as folder:
+            os.environ["TMPDIR"] = tempfile.tempdir = folder
+            yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        tempfile.tempdir = None
+        os.environ.pop("TMPDIR")
+        if place is not None:
+            os.environ["TMPDIR"] = place
+        signal.signal(signal.SIGTERM, handler)

@@ -101,3 +101,9 @@ def tiny_book(tmp_path, monkeypatch) -> TinyBook:
     """An empty book in a temporary folder, found by every command."""
     monkeypatch.setenv("BOOK_ROOT", str(tmp_path))
     return TinyBook(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def module_book(tmp_path_factory, request) -> TinyBook:
+    """A tiny book that the tests of a module share: running it takes time."""
+    return TinyBook(tmp_path_factory.mktemp(request.module.__name__))
