@@ -278,7 +278,7 @@ def _known():
             (e.chapter.title, e.id, e.title, e.difficulty, e.minutes)
             for e in all_exercises(book)
         ]
-    except BookError:
+    except (BookError, OSError):
         return _from_checks()
 
 
