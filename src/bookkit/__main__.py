@@ -13,6 +13,7 @@ COMMANDS = {
     "lint": ("bookkit.lint", "lint the package and the chapters' cells"),
     "run": ("bookkit.run", "execute the chapters that changed, as tests"),
     "site": ("bookkit.site", "build the site from what the run saw"),
+    "test": ("bookkit.steps", "prove everything, step by step"),
     "study": ("bookkit.study", "write the learner's notebooks"),
     "progress": ("bookkit.progress", "show which exercises are solved"),
     "diagrams": ("bookkit.diagrams", "draw the mermaid diagrams as SVG"),
