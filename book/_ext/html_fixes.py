@@ -1,0 +1,139 @@
+"""The last touch on every page: accessibility, weight, icons.
+
+The theme is good but not perfect: axe-core finds a few wrong attributes, the
+whole search index is loaded on every page, and 270 KB of icon fonts carry the
+thirty icons that are used.
+"""
+
+import io
+import re
+from pathlib import Path
+
+from fontTools import subset
+from fontTools.ttLib import TTFont
+
+# (pattern, replacement): what axe-core reports on this theme, in one table.
+# Every pattern leaves its own result alone, so applying twice is harmless.
+FIXES = [
+    # a summary has text of its own; another name on top hides it from voice
+    (r' aria-label="Toggle hidden content"', ""),
+    # the same for the search button, whose visible text says more
+    (
+        r'(<button[^>]*search-button-field[^>]*?) aria-label="Search"',
+        r"\1",
+    ),
+    (
+        r'(<button[^>]*theme-switch-button[^>]*?) aria-label="[^"]*"',
+        r'\1 aria-label="Colour scheme"',
+    ),
+    # a list may hold only list items; biblioentry is not allowed on a div
+    (
+        r'(<div class="citation"[^>]*) role="doc-biblioentry"',
+        r'\1 role="listitem"',
+    ),
+    (r'(<div[^>]*class="citation"[^>]*>\s*<span class="label"[^>]*?) role="[^"]*"', r"\1"),
+    (r'(<span class="label"[^>]*?) role="[^"]*"', r"\1"),
+    # the logo and the contents stand in a landmark
+    (
+        r'<div( class="[^"]*")? id="pst-primary-sidebar"( class="[^"]*")?',
+        r'<div role="complementary" aria-label="Book"\1 '
+        r'id="pst-primary-sidebar"\2',
+    ),
+]
+FIXES = [(re.compile(pattern), new) for pattern, new in FIXES]
+
+# only the search page needs the index
+SEARCH = re.compile(
+    r'\s*<script src="[^"]*'
+    r'(?:searchtools|language_data|searchindex)\.js[^"]*"></script>'
+)
+
+
+def fix(text: str, *, keep_search: bool = False) -> str:
+    """One page of HTML, mended."""
+    for pattern, new in FIXES:
+        text = pattern.sub(new, text)
+    return text if keep_search else SEARCH.sub("", text)
+
+
+def icons_used(pages: list[str]) -> set[str]:
+    """The Font Awesome class names that occur in the pages."""
+    return set(re.findall(r"\bfa-[a-z0-9-]+", " ".join(pages)))
+
+
+def subset_icons(static: Path, used: set[str]) -> None:
+    """Keep the glyphs of the icons that the pages use, and no other."""
+    css = static / "styles" / "theme.css"
+    sheets = [*(static / "styles").glob("*.css"), *static.glob("*.css")]
+    every = {s: s.read_text(encoding="utf-8") for s in sheets}
+    codes = {0x20}
+    for text in every.values():
+        # .fa-house{--fa:"\f015"} and the theme's own content:"\f078"
+        for names, code in re.findall(
+            r'([^{}]*)\{[^{}]*?(?:--fa|content):\s*"\\([0-9a-f]{2,5})', text
+        ):
+            classes = set(re.findall(r"\.(fa-[a-z0-9-]+)", names))
+            if not classes or classes & used:
+                codes.add(int(code, 16))
+    fonts = static / "vendor" / "fontawesome" / "webfonts"
+    for ttf in fonts.glob("*.ttf"):
+        font = TTFont(ttf)
+        options = subset.Options(layout_features=[], notdef_outline=True)
+        subsetter = subset.Subsetter(options)
+        subsetter.populate(unicodes=codes)
+        subsetter.subset(font)
+        font.flavor = "woff"
+        buffer = io.BytesIO()
+        font.save(buffer)
+        ttf.with_suffix(".woff").write_bytes(buffer.getvalue())
+        ttf.unlink()
+        ttf.with_suffix(".woff2").unlink(missing_ok=True)
+    for sheet, text in every.items():
+        new = re.sub(
+            r'url\(([^)]*?)\.woff2\)\s*format\("woff2"\),\s*'
+            r'url\([^)]*?\.ttf\)\s*format\("truetype"\)',
+            r'url(\1.woff) format("woff")',
+            text,
+        )
+        if new != text:
+            sheet.write_text(new, encoding="utf-8")
+    del css
+
+
+def finish(app, error) -> None:
+    """Mend every page, then drop what no page loads."""
+    if error or app.builder.format != "html":
+        return
+    out = Path(app.outdir)
+    texts = []
+    for page in out.rglob("*.html"):
+        old = page.read_text(encoding="utf-8")
+        new = fix(old, keep_search=page.name == "search.html")
+        texts.append(new)
+        if new != old:
+            page.write_text(new, encoding="utf-8")
+    static = out / "_static"
+    script = (static / "scripts" / "pydata-sphinx-theme.js").read_text()
+    subset_icons(static, icons_used([*texts, script]))
+    for unused in [
+        *static.rglob("*.map"),
+        static / "scripts" / "fontawesome.js",
+        *(static / "locales").rglob("*.*o"),
+    ]:
+        unused.unlink(missing_ok=True)
+    # a comment that names a file which is gone is an error in the console
+    for script in [*static.rglob("*.js"), *static.rglob("*.css")]:
+        text = script.read_text(encoding="utf-8")
+        new = re.sub(
+            r"\n?(?://[#@] sourceMappingURL=\S+|/\*# sourceMappingURL=.*?\*/)",
+            "",
+            text,
+        )
+        if new != text:
+            script.write_text(new, encoding="utf-8")
+
+
+def setup(app):
+    """Run after everything else has written."""
+    app.connect("build-finished", finish, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,2 @@
+// Small helps that no page needs in order to be read.
+"use strict";

@@ -1,0 +1,323 @@
+"""Build the website from what the test run saw; nothing runs a second time.
+
+Jupyter Book builds into `_build/sphinx`, always from nothing and with every
+warning an error: an incremental build would not repeat the warnings of pages
+that it leaves alone. Only a good site takes the place of the last good one in
+`_build/html`. When no input has changed, nothing is built.
+"""
+
+import functools
+import hashlib
+import http.server
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+from bookkit import web
+from bookkit.book import Book, BookError
+from bookkit.cache import fill_jupyter_cache
+
+# what the pages are made of, besides the executed chapters
+INPUTS = (
+    "_config.yml",
+    "_toc.yml",
+    "requirements.txt",
+    "book",
+    "chapters",
+    "src/litformer",
+    "src/bookkit",
+    "_build/executed",
+    "_build/study",
+)
+STAGES = {
+    "reading sources...": "reading",
+    "writing output...": "writing",
+    "copying images...": "copying",
+}
+STEP = re.compile(r"^(?P<stage>[a-z ]+\.\.\.)\s*\[\s*(?P<done>\d+)%\]\s*(?P<what>\S*)")
+PROBLEM = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE)\b:? ")
+COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+def add_arguments(parser) -> None:
+    """The options of `bookkit site`."""
+    parser.add_argument(
+        "--force", action="store_true", help="build even if nothing changed"
+    )
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="then serve the site on localhost, and rebuild on every save",
+    )
+    parser.add_argument("--port", type=int, default=8000)
+
+
+def main(args) -> int:
+    """Build if needed; say where the site is."""
+    book = Book()
+    build(book, force=args.force)
+    if args.serve:
+        serve(book, args.port)
+    return 0
+
+
+def build(book: Book, *, force: bool = False) -> Path:
+    """The folder of a site that is up to date with all its inputs.
+
+    Raises:
+        BookError: if the build has a warning, or would execute a chapter.
+    """
+    root, started = book.root, time.perf_counter()
+    web.install(root)
+    site, stamp = root / "_build" / "html", root / "_build" / "site.json"
+    digest = inputs_digest(root)
+    old = _read_stamp(stamp)
+    if old.get("inputs") == digest and not force and _complete(site, old):
+        _report(site, old, "nothing changed")
+        return site
+    fill_jupyter_cache(book)
+    work = root / "_build" / "sphinx"
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        _jupyter_book(root, work)
+        made = work / "_build" / "html"
+        facts = {
+            "inputs": digest,
+            "pages": sum(1 for _ in made.rglob("*.html")),
+            "files": sum(1 for f in made.rglob("*") if f.is_file()),
+            "bytes": sum(f.stat().st_size for f in made.rglob("*")),
+        }
+        _swap(made, site)
+    except OSError as error:
+        raise BookError(
+            f"the site could not be written: {error.strerror or error}. The "
+            "last good site is untouched; mend this and build again."
+        ) from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    stamp.write_text(json.dumps(facts), encoding="utf-8")
+    _report(site, facts, f"built in {time.perf_counter() - started:.0f} s")
+    return site
+
+
+def inputs_digest(root: Path) -> str:
+    """One hash over everything that the site is made of."""
+    digest = hashlib.sha256(sys.version.encode())
+    for name in INPUTS:
+        top = root / name
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(root).as_posix().encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _jupyter_book(root: Path, work: Path) -> None:
+    """Run it with warnings as errors; show how far it is."""
+    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    command += ["build", ".", "--path-output", str(work)]
+    command += ["-W", "-n", "--keep-going"]
+    src = os.pathsep.join(
+        p for p in (str(root / "src"), os.environ.get("PYTHONPATH")) if p
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": src,
+        "BOOK_ROOT": str(root),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONHASHSEED": "0",
+        "NO_COLOR": "1",
+        "MPLBACKEND": "agg",
+    }
+    log_path = root / "_build" / "site.log"
+    bar, lines = Progress(), []
+    with (
+        subprocess.Popen(
+            command,
+            cwd=root,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        ) as process,
+        log_path.open("w", encoding="utf-8", buffering=1) as log,
+    ):
+        try:
+            for raw in process.stdout:
+                line = COLOUR.sub("", raw).rstrip().split("\r")[-1]
+                log.write(line + "\n")
+                lines.append(line)
+                bar.see(line)
+                if "Executing notebook" in line:
+                    break
+            else:
+                process.wait()
+        finally:  # also on an interrupt: leave nothing running
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    bar.close()
+    executed = [line for line in lines if "Executing notebook" in line]
+    if executed:
+        raise BookError(
+            "the site began to execute a chapter, which only the test run "
+            f"does ({executed[0].strip()}). Run `python -m bookkit run`."
+        )
+    if process.returncode:
+        found = problems(lines, root)
+        shown = "\n".join(found) or "\n".join(lines[-15:])
+        count = f"{len(found)} problem{'s' * (len(found) != 1)}"
+        raise BookError(
+            f"the site was not built: {count}.\n{shown}\n"
+            "Mend each at the place named (the whole log: _build/site.log)."
+        )
+
+
+def problems(lines: list[str], root: Path) -> list[str]:
+    """The warnings and errors of a log, once each, with short paths.
+
+    A message that goes over several lines keeps those that are indented.
+    """
+    found, taking = [], False
+    for line in lines:
+        if PROBLEM.search(line):
+            found.append(line.replace(f"{root}/", "").strip())
+            taking = True
+        elif taking and line.startswith((" ", "\t")) and line.strip():
+            found[-1] += "\n    " + line.strip()
+        else:
+            taking = False
+    return list(dict.fromkeys(found))
+
+
+class Progress:
+    """One line that moves on a terminal; a line per stage elsewhere."""
+
+    def __init__(self) -> None:
+        self.live, self.stage = sys.stderr.isatty(), None
+        self.started = time.perf_counter()
+
+    def see(self, line: str) -> None:
+        """Take one line of Sphinx's log."""
+        match = STEP.match(line)
+        name = match and STAGES.get(match["stage"].strip())
+        if not name:
+            return
+        if self.live:
+            seconds = time.perf_counter() - self.started
+            width = 24 * int(match["done"]) // 100
+            bar = "#" * width + "." * (24 - width)
+            text = f"site: {name:8} [{bar}] {seconds:3.0f} s {match['what']}"
+            print(f"\r{text:78.78}", end="", file=sys.stderr, flush=True)
+        elif name != self.stage:
+            print(f"site: {name} pages", file=sys.stderr)
+        self.stage = name
+
+    def close(self) -> None:
+        """Leave the line."""
+        if self.live and self.stage:
+            print("\r" + " " * 78 + "\r", end="", file=sys.stderr)
+
+
+def _swap(made: Path, site: Path) -> None:
+    """Put the new site in the place of the old one."""
+    old = site.with_name("html.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if site.exists():
+        site.rename(old)
+    made.rename(site)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _read_stamp(path: Path) -> dict:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
+
+
+def _complete(site: Path, facts: dict) -> bool:
+    """Whether the site is still there as it was built."""
+    files = sum(1 for f in site.rglob("*") if f.is_file())
+    return files == facts.get("files")
+
+
+def _report(site: Path, facts: dict, how: str) -> None:
+    index = site / "index.html"
+    megabytes = facts["bytes"] / 1e6
+    print(
+        f"site: {facts['pages']} pages, {megabytes:.1f} MB, {how}\n"
+        f"  {index}\n  {index.as_uri()}"
+    )
+
+
+# --- serving, with a rebuild on every save -----------------------------------
+
+
+def serve(book: Book, port: int) -> None:
+    """Serve the site on localhost until interrupted; rebuild on a save."""
+    site = book.root / "_build" / "html"
+    handler = functools.partial(QuietHandler, directory=site)
+    try:
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except OSError as error:
+        raise BookError(
+            f"port {port} on localhost cannot be used: {error.strerror}. "
+            "Choose another with --port."
+        ) from error
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    print(f"serving http://127.0.0.1:{server.server_port} (Ctrl-C ends)")
+    seen = _newest(book.root)
+    try:
+        while True:
+            time.sleep(0.5)
+            now = _newest(book.root)
+            if now == seen:
+                continue
+            seen = now
+            rebuild(book.root)
+    finally:
+        server.shutdown()
+
+
+def rebuild(root: Path) -> None:
+    """Run what changed and build; a mistake is shown, and the old site stays."""
+    for command in ("run", "site"):
+        done = subprocess.run(
+            [sys.executable, "-m", "bookkit", command], cwd=root, check=False
+        )
+        if done.returncode:
+            print("waiting for the next save", file=sys.stderr)
+            return
+
+
+def _newest(root: Path) -> float:
+    """When the youngest source file was written."""
+    sources = (root / name for name in INPUTS if not name.startswith("_build"))
+    return max(
+        path.stat().st_mtime
+        for top in sources
+        for path in ([top] if top.is_file() else top.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    )
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a line in the terminal for each."""
+
+    def log_message(self, *args) -> None:
+        """Say nothing."""
+
+    def end_headers(self) -> None:
+        """Let the browser ask again, since a page changes on every save."""
+        self.send_header("Cache-Control", "no-cache")
+        super().end_headers()
