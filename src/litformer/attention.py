@@ -1,5 +1,5 @@
-# Generated from chapters/attention.md by `python -m bookkit export`.
-"""Scaled dot-product attention: a weighted average that looks things up.
+# Written in chapters/attention.md; edit it there, then run make export.
+"""Scaled dot-product attention: a lookup that blends.
 
 Every query is compared with every key; a softmax turns the scores of one
 query into weights; the output is the average of the values under them.
@@ -17,11 +17,99 @@ from torch import Tensor
 
 from litformer.shapes import check_shape
 
-__all__ = [
-    "attention",
-    "attention_weights",
-    "fused_attention",
-]
+__all__ = ["attention", "attention_weights", "fused_attention"]
+
+
+def _check_device(who: str, name: str, x: Tensor, q: Tensor) -> None:
+    """Nothing moves between devices by itself."""
+    if x.device != q.device:
+        raise ValueError(
+            f"{who}: {name} is on {x.device}, q on {q.device}. "
+            f"Move it with {name}.to(q.device)."
+        )
+
+
+def _check_grid(
+    who: str, name: str, grid: Tensor, q: Tensor, k: Tensor
+) -> None:
+    """Refuse a mask or a bias that could mean more than one thing."""
+    _check_device(who, name, grid, q)
+    sizes = dict(zip("BHTS", (*q.shape[:3], k.shape[2]), strict=True))
+    full = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
+    shape = tuple(grid.shape)
+    if grid.ndim not in (2, 4):
+        raise ValueError(
+            f"{who}: {name} must have rank 2 (T, S) or rank 4 (B, H, T, S), "
+            f"here ({full}), got rank {grid.ndim} {shape}. Say which axis is "
+            "missing: unsqueeze(1) for one grid a sequence, unsqueeze(0) for "
+            "one a head."
+        )
+    wanted = list(sizes.values())[-grid.ndim :]
+    if any(g not in (1, n) for g, n in zip(shape, wanted, strict=True)):
+        raise ValueError(
+            f"{who}: {name} must broadcast to ({full}), got {shape}. "
+            f"One row a sequence, (B, S), becomes {name}[:, None, None, :]."
+        )
+
+
+def _check_tensors(who: str, q: Tensor, k: Tensor, v: Tensor | None) -> None:
+    """One shape legend, one dtype, one device, and something to look at."""
+    sizes = check_shape(who, "q", q, "B H T Dh")
+    sizes = check_shape(who, "k", k, "B H S Dh", **sizes)
+    if v is not None:
+        hint = "Value i belongs to key i: as many values as keys."
+        check_shape(who, "v", v, "B H S Dv", hint=hint, **sizes)
+    for name, x in zip("qkv", (q, k, v), strict=True):
+        if x is None:
+            continue
+        if not x.is_floating_point() or x.dtype != q.dtype:
+            raise TypeError(
+                f"{who}: q, k and v must share one floating dtype, got "
+                f"{q.dtype} for q and {x.dtype} for {name}."
+            )
+        _check_device(who, name, x, q)
+    if sizes["S"] == 0 or sizes["Dh"] == 0:
+        raise ValueError(
+            f"{who}: nothing to attend to: S={sizes['S']} keys of width "
+            f"Dh={sizes['Dh']}. Pass at least one key of width 1."
+        )
+
+
+def _check_options(
+    who: str,
+    q: Tensor,
+    k: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    bias: Tensor | None,
+    dropout_p: float = 0.0,
+) -> None:
+    """A mask that is a mask, a bias that is a bias, a causal that can be."""
+    t, s = q.shape[2], k.shape[2]
+    if causal and t > s:
+        raise ValueError(
+            f"{who}: causal=True needs T <= S, got T={t} queries and S={s} "
+            "keys. Query i of T sees keys up to S - T + i, so the first "
+            f"{t - s} would see none. Are q and k swapped?"
+        )
+    if mask is not None:
+        if mask.dtype != torch.bool:
+            raise TypeError(
+                f"{who}: mask must be bool with True = may attend, got "
+                f"{mask.dtype}. For additive terms use bias=."
+            )
+        _check_grid(who, "mask", mask, q, k)
+    if bias is not None:
+        if not bias.is_floating_point():
+            raise TypeError(
+                f"{who}: bias must be floating point (it is added to the "
+                f"scores), got {bias.dtype}. For True and False use mask=."
+            )
+        _check_grid(who, "bias", bias, q, k)
+    if not 0 <= dropout_p < 1:
+        raise ValueError(
+            f"{who}: dropout_p must lie in [0, 1), got {dropout_p}."
+        )
 
 
 def _allowed(
@@ -35,81 +123,6 @@ def _allowed(
     return past if mask is None else mask & past
 
 
-def _check_grid(
-    who: str, name: str, grid: Tensor, shape: tuple[int, ...]
-) -> None:
-    """Refuse a mask or bias whose shape could mean more than one thing."""
-    b, h, t, s = shape
-    if grid.ndim not in (2, 4):
-        raise ValueError(
-            f"{who}: {name} must have rank 2 (T={t}, S={s}) or rank 4 "
-            f"(B={b}, H={h}, T={t}, S={s}), got rank {grid.ndim} "
-            f"{tuple(grid.shape)}. Name the missing axis: unsqueeze(1) for "
-            "one grid per sequence, unsqueeze(0) for one per head."
-        )
-    wanted = shape[-grid.ndim :]
-    if any(g not in (1, n) for g, n in zip(grid.shape, wanted, strict=True)):
-        raise ValueError(
-            f"{who}: {name} must broadcast to (B={b}, H={h}, T={t}, S={s}), "
-            f"got {tuple(grid.shape)}. One row per sequence, (B, S), becomes "
-            f"{name}[:, None, None, :]."
-        )
-
-
-def _check_inputs(
-    who: str,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor | None,
-    mask: Tensor | None,
-    bias: Tensor | None,
-    causal: bool,
-) -> None:
-    """Say what is wrong with the arguments, in numbers, before any maths."""
-    check_shape(who, "q", q, "B H T Dh")
-    b, h, t, d = q.shape
-    check_shape(who, "k", k, "B H S Dh", B=b, H=h, Dh=d)
-    s = k.shape[2]
-    if v is not None:
-        check_shape(who, "v", v, "B H S Dv", B=b, H=h, S=s)
-    if any(x is not None and x.dtype != q.dtype for x in (k, v)):
-        kinds = ", ".join(str(x.dtype) for x in (q, k, v) if x is not None)
-        raise TypeError(
-            f"{who}: q, k and v must share one dtype, got {kinds}. Cast "
-            "them where they are made."
-        )
-    if s == 0 or d == 0:
-        raise ValueError(
-            f"{who}: nothing to attend to: k has shape {tuple(k.shape)} with "
-            f"S={s} keys of width Dh={d}. Pass at least one key."
-        )
-    if causal and t > s:
-        raise ValueError(
-            f"{who}: causal=True needs T <= S, got T={t} queries and S={s} "
-            f"keys. Position i of T sees keys up to S - T + i, so the first "
-            f"{t - s} would see none. Are q and k swapped?"
-        )
-    if mask is not None and mask.dtype != torch.bool:
-        raise TypeError(
-            f"{who}: mask must be bool with True = may attend, got "
-            f"{mask.dtype}. For additive terms use bias=."
-        )
-    if bias is not None and not bias.is_floating_point():
-        raise TypeError(
-            f"{who}: bias must be floating point (it is added to the "
-            f"scores), got {bias.dtype}. For True/False use mask=."
-        )
-    for name, x in (("k", k), ("v", v), ("mask", mask), ("bias", bias)):
-        if x is not None and x.device != q.device:
-            raise ValueError(
-                f"{who}: {name} is on {x.device}, q on {q.device}. Move it "
-                f"with {name}.to(q.device)."
-            )
-    for name, x in (("mask", mask), ("bias", bias)):
-        if x is not None:
-            _check_grid(who, name, x, (b, h, t, s))
-
-
 def attention_weights(
     q: Float[Tensor, "B H T Dh"],
     k: Float[Tensor, "B H S Dh"],
@@ -118,8 +131,13 @@ def attention_weights(
     causal: bool = False,
     bias: Float[Tensor, "..."] | None = None,
 ) -> Float[Tensor, "B H T S"]:
-    """How much each query takes from each value; every row sums to one."""
-    _check_inputs("attention_weights", q, k, None, mask, bias, causal)
+    """How each query shares its attention: every row sums to one.
+
+    A row that may attend to nothing is zero. For `mask`, `causal` and `bias`
+    see `attention`. Computed in fp32 at least, cast back at the end.
+    """
+    _check_tensors("attention_weights", q, k, None)
+    _check_options("attention_weights", q, k, mask, causal, bias)
     wide = torch.promote_types(q.dtype, torch.float32)
     scores = (q.to(wide) / math.sqrt(q.shape[-1])) @ k.to(wide).mT
     if bias is not None:
@@ -127,8 +145,8 @@ def attention_weights(
     allowed = _allowed(q, k, mask, causal)
     if allowed is not None:
         scores = scores.masked_fill(~allowed, -math.inf)
-    # a softmax over nothing is 0/0: such a row is computed on zeros, and
-    # erased, so that no NaN ever exists, forward or backward
+    # A softmax over nothing is 0/0. Such a row is computed on zeros and then
+    # erased, so that no NaN arises at any point, forward or backward.
     empty = scores.isneginf().all(dim=-1, keepdim=True)
     weights = scores.masked_fill(empty, 0.0).softmax(dim=-1)
     return weights.masked_fill(empty, 0.0).to(q.dtype)
@@ -144,8 +162,22 @@ def attention(
     bias: Float[Tensor, "..."] | None = None,
     dropout_p: float = 0.0,
 ) -> Float[Tensor, "B H T Dv"]:
-    """Average the values, each query with its own weights."""
-    _check_inputs("attention", q, k, v, mask, bias, causal)
+    """Average the values, for each query under weights of its own.
+
+    `mask` is True where a query may attend to a key, of shape (T, S) or
+    broadcastable to (B, H, T, S). `causal` lets query i of T see keys up to
+    S - T + i. `bias`, shaped like a mask, is added to the scaled scores. A
+    query that may attend to nothing gets zeros, with finite gradients.
+    `dropout_p` drops weights, whenever it is not zero.
+
+    Raises:
+        ValueError: shapes, devices or lengths that do not fit.
+        TypeError: a mask that is not bool, a bias that is not floating.
+
+    Source: Vaswani et al. (2017), section 3.2.1.
+    """
+    _check_tensors("attention", q, k, v)
+    _check_options("attention", q, k, mask, causal, bias, dropout_p)
     weights = attention_weights(q, k, mask, causal=causal, bias=bias)
     return F.dropout(weights, dropout_p) @ v
 
@@ -160,10 +192,17 @@ def fused_attention(
     bias: Float[Tensor, "..."] | None = None,
     dropout_p: float = 0.0,
 ) -> Float[Tensor, "B H T Dv"]:
-    """`attention` in one fused kernel that never stores the (T, S) weights."""
-    _check_inputs("fused_attention", q, k, v, mask, bias, causal)
-    if causal and mask is None and bias is None and q.shape[2] == k.shape[2]:
-        # for T == S the kernel's own causal mask is ours, and skips half
+    """`attention` in one kernel that need not store the (T, S) weights.
+
+    Same arguments, same answers, same errors. With a bias the kernel adds it
+    in the dtype of `q`.
+    """
+    _check_tensors("fused_attention", q, k, v)
+    _check_options("fused_attention", q, k, mask, causal, bias, dropout_p)
+    square = q.shape[2] == k.shape[2]
+    if causal and square and mask is None and bias is None:
+        # The kernel aligns its causal mask top-left; for T == S that is ours,
+        # and it skips the half of the work that is masked.
         return F.scaled_dot_product_attention(
             q, k, v, dropout_p=dropout_p, is_causal=True
         )
