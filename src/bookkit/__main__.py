@@ -17,6 +17,7 @@ COMMANDS = {
     "study": ("bookkit.study", "write the learner's notebooks"),
     "progress": ("bookkit.progress", "show which exercises are solved"),
     "diagrams": ("bookkit.diagrams", "draw the mermaid diagrams as SVG"),
+    "pins": ("bookkit.pins", "pin what the pinned packages bring along"),
     "web": ("bookkit.web", "install the declared third-party web files"),
 }
 

@@ -291,7 +291,7 @@ def serve(book: Book, port: int) -> None:
 
 def rebuild(root: Path) -> None:
     """Run what changed and build; a mistake is shown, and the old site stays."""
-    for command in ("run", "site"):
+    for command in ("export", "run", "study", "site"):
         done = subprocess.run(
             [sys.executable, "-m", "bookkit", command], cwd=root, check=False
         )
