@@ -39,7 +39,8 @@ def write_downloads(app, pagename) -> list[tuple[str, str, str, str]]:
     name = pagename.split("/")[-1]
     out.mkdir(parents=True, exist_ok=True)
     found = []
-    study = root / "_build" / "study" / f"{name}.ipynb"
+    # as the book wrote it: the one beside it holds the reader's own answers
+    study = root / "_build" / "study" / ".pristine" / f"{name}.ipynb"
     if study.exists():
         (out / f"{name}-study.ipynb").write_bytes(study.read_bytes())
         found.append(

@@ -1,0 +1,138 @@
+"""A learner's notebook of every chapter runs offline from a clean kernel.
+
+Unsolved, every check says so in words; no cell fails that should not.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbclient
+import nbformat
+import pytest
+
+from bookkit.book import Book, find_root
+from bookkit.exercises import exercises
+from bookkit.plain import Glue, Site
+from bookkit.study import notebook
+
+ROOT = find_root(Path(__file__).parent)
+BOOK = Book(ROOT)
+SITE = Site(BOOK)
+# Only the package's own dependencies: what a learner on Colab has.
+ABSENT = "jupytext yaml sphinx myst_nb nbval pybtex docutils".split()
+# Whatever reaches for the network fails at once, with a name in the error.
+OFFLINE = """
+import socket, sys
+for tool in {absent!r}:
+    sys.modules[tool] = None
+_connect = socket.socket.connect
+def connect(self, address):
+    local = isinstance(address, (str, bytes)) or address[0] in (
+        "127.0.0.1", "::1", "localhost")
+    if not local:
+        raise OSError(f"a notebook asks the network for {{address}}")
+    return _connect(self, address)
+socket.socket.connect = connect
+"""
+
+
+class AnyGlue(Glue):
+    """Stands in for the numbers where the chapters have not been run."""
+
+    def text(self, key: str, spec: str = "s") -> str:
+        return "0.5"
+
+
+def study_notebook(chapter) -> nbformat.NotebookNode:
+    executed = ROOT / "_build" / "executed" / f"{chapter.name}.ipynb"
+    kind = Glue if executed.exists() else AnyGlue
+    return notebook(chapter, SITE, kind(executed, chapter.name))
+
+
+@pytest.fixture
+def learner(tmp_path, monkeypatch):
+    """A learner's machine: no tool of the book, no network, no progress."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        OFFLINE.format(absent=ABSENT)
+    )
+    (tmp_path / "home").mkdir()
+    path = os.pathsep.join([str(tmp_path / "site"), str(ROOT / "src")])
+    monkeypatch.setenv("PYTHONPATH", path)
+    monkeypatch.setenv("LITFORMER_PROGRESS", str(tmp_path / "progress.json"))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("BOOKKIT_STRICT", raising=False)
+    monkeypatch.delenv("BOOK_ROOT", raising=False)
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path
+
+
+@pytest.mark.parametrize("chapter", BOOK.chapters, ids=lambda c: c.name)
+def test_notebook_hides_every_solution(chapter):
+    made = study_notebook(chapter)
+    nbformat.validate(made)
+    text = "\n".join(c.source for c in made.cells)
+    for exercise in exercises(chapter):
+        assert exercise.starter in text
+        assert exercise.solution not in text
+        assert f'check("{exercise.id}")' in text
+    sources = [c.source for c in made.cells]
+    for cell in chapter.cells:
+        if cell.is_code and {"test", "glue", "solution"} & set(cell.tags):
+            assert cell.source not in sources
+    assert all(not c.get("outputs") for c in made.cells)
+
+
+@pytest.mark.parametrize("chapter", BOOK.chapters, ids=lambda c: c.name)
+def test_starters_and_checks_need_only_the_setup_cell(chapter, learner):
+    cells = [
+        c.source
+        for c in study_notebook(chapter).cells
+        if {"setup", "starter", "check"} & set(c.metadata.get("tags", []))
+    ]
+    code = "\n".join(
+        f"print(repr({s}))" if s.startswith("check(") else s for s in cells
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    for exercise in exercises(chapter):
+        said = re.search(rf"(.*): {re.escape(exercise.id)}$", done.stdout, re.M)
+        assert said, exercise.id
+        assert "Solved" not in said[1]
+        assert "stopped with an error" not in said[1]
+    assert "0 of " in done.stdout
+
+
+@pytest.mark.parametrize("chapter", BOOK.chapters, ids=lambda c: c.name)
+def test_notebook_runs_from_a_clean_kernel(chapter, learner):
+    made = study_notebook(chapter)
+    client = nbclient.NotebookClient(
+        made,
+        timeout=600,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(learner / "home")}},
+    )
+    client.execute()  # raises at the first cell that fails
+    checks = 0
+    for cell in made.cells:
+        if cell.cell_type != "code":
+            continue
+        tags = cell.metadata.get("tags", [])
+        kinds = {o.output_type for o in cell.outputs}
+        assert ("error" in kinds) == ("raises-exception" in tags), cell.source
+        if "check" in tags:
+            checks += 1
+            page = cell.outputs[0]["data"]["text/html"]
+            status = re.search(r'data-status="(\w+)"', page)[1]
+            assert status in ("unwritten", "wrong"), cell.outputs[0]["data"]
+    assert checks == len(exercises(chapter))
+    table = made.cells[-1].outputs[0]["data"]["text/plain"]
+    assert f"0 of {checks} solved" in table
