@@ -140,8 +140,6 @@ class BookKernel(RunningKernel):
                 how += " (out of memory?)"
         else:
             how = f"the kernel ended with exit code {code}"
-            if code == 0:
-                how += " (does a cell call exit() or quit()?)"
         return how + self.last_words()
 
     def last_words(self, count: int = 20) -> str:

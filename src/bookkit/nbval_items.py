@@ -141,8 +141,8 @@ class ChapterFile(IPyNbFile):
                 raise item.failure(
                     item.book.where(),
                     "tagged check-output, but its source is not the one in "
-                    f"{rel}: the cell is new or has changed. "
-                    + self.how_to_update,
+                    f"{rel}: the cell is new or has changed",
+                    self.how_to_update,
                 )
         if left:
             first = (left[0]["source"] or [""])[0]

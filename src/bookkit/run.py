@@ -127,7 +127,7 @@ def table(book: Book, ran) -> str:
         if cost:
             note = "" if chapter.rel in ran else "  (from an earlier run)"
             rows.append((cost["cpu_seconds"], chapter.name, cost, note))
-    width = max((len(row[1]) for row in rows), default=0)
+    width = max([len("chapter"), *(len(row[1]) for row in rows)])
     lines = [f"  {'chapter':{width}}  CPU s  budget  used  clock s"] * bool(
         rows
     )
