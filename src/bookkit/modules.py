@@ -346,6 +346,7 @@ def _unreached(book: Book, modules: dict[str, Module]):
     order = {chapter: i for i, chapter in enumerate(book.chapters)}
     for chapter in book.chapters:
         aliases: dict[str, str] = {}
+        told: set[str] = set()  # each mistake once a chapter, where it begins
         for cell in chapter.cells:
             tree = _readable(cell) if cell.is_code else None
             for node in ast.walk(tree) if tree else ():
@@ -353,7 +354,8 @@ def _unreached(book: Book, modules: dict[str, Module]):
                     problem = _reach(
                         book, modules, name, member, order, chapter
                     )
-                    if problem:
+                    if problem and problem not in told:
+                        told.add(problem)
                         yield Problem(cell.where(node.lineno), problem)
 
 

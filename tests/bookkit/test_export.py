@@ -393,6 +393,14 @@ def test_an_import_that_nothing_satisfies(tiny_book, source, message):
     refused(tiny_book, source, message)
 
 
+def test_a_module_that_is_missing_is_told_once(tiny_book):
+    source = "from litformer import nowhere\nnowhere.a\nnowhere.b"
+    two_chapters(tiny_book, *[tiny_book.cell(source)] * 2)
+    with pytest.raises(BookError, match="^chapters/alpha") as error:
+        collect(tiny_book.book)
+    assert str(error.value).count("there is no such module") == 1
+
+
 def test_hand_written_modules_can_be_imported_anywhere(tiny_book):
     tiny_book.write("src/litformer/viz.py", "def show(): ...\n")
     two_chapters(
