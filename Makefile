@@ -49,7 +49,7 @@ fix: env   ## lint, and mend what can be mended
 	@$(BOOKKIT) lint --fix
 
 bench: env ## ratios of time and memory against peers
-	@OMP_NUM_THREADS=1 $(PY) -m pytest tests/benchmarks -q -s
+	@OMP_NUM_THREADS=1 $(PY) -m pytest tests/benchmarks -o python_files='bench_*.py' -q -s
 
 diagrams: env ## draw the mermaid diagrams (needs Chromium)
 	@$(BOOKKIT) diagrams
