@@ -46,6 +46,8 @@ def steps(workers: int, everything: bool) -> list[Step]:
     pytest = ("pytest", "-q", "--no-header")
     parallel = ("-n", str(workers)) if workers > 1 else ()
     run_all = ("--all",) if everything else ()
+    # a step of their own, and no test at all
+    apart = ("--ignore=tests/exercises", "--ignore=tests/benchmarks")
     return [
         Step(
             "export", "the package is fresh", ("bookkit", "export", "--check")
@@ -59,14 +61,7 @@ def steps(workers: int, everything: bool) -> list[Step]:
         Step(
             "tests",
             "unit, parity and law tests",
-            (
-                *pytest,
-                "tests",
-                "--ignore=tests/exercises",
-                "--ignore=tests/site",
-                "--ignore=tests/benchmarks",
-                *parallel,
-            ),
+            (*pytest, "tests", *apart, "-m", "not browser", *parallel),
         ),
         Step(
             "exercises",
@@ -89,7 +84,7 @@ def steps(workers: int, everything: bool) -> list[Step]:
         Step(
             "browser",
             "every page in a real browser",
-            (*pytest, "tests/site"),
+            (*pytest, "tests/site", "-m", "browser"),
             ("site",),
             browser=True,
         ),
