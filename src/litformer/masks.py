@@ -78,7 +78,7 @@ def padding_mask(lengths: Int[Tensor, " B"], s: int) -> Bool[Tensor, "B 1 1 S"]:
     of the values waits for the device once, so build the mask once a batch.
 
     Raises:
-        TypeError: lengths that are no integers.
+        TypeError: lengths that are not integers.
         ValueError: wrong rank, or a length outside of 0 to S.
     """
     who, hint = "padding_mask", "For a table of real tokens (B, S) use "
@@ -160,10 +160,10 @@ def document_mask(
     counts the queries when the others are cached; by default all S.
 
     Raises:
-        TypeError: ids that are no integers.
+        TypeError: ids that are not integers.
         ValueError: wrong rank, or more queries than ids.
 
-    Source: Krell et al. (2021), section 3.2.
+    Source: Krell et al. (2021).
     """
     who, hint = "document_mask", "For a single row pass documents[None]."
     s = check_shape(who, "documents", documents, "B S", hint=hint)["S"]
