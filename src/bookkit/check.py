@@ -106,20 +106,31 @@ def show(value) -> str:
     return text if len(text) <= 200 else text[:197] + "..."
 
 
-def _show_tensor(tensor: torch.Tensor) -> str:
+def _show_tensor(tensor: torch.Tensor, at: tuple[int, ...] = ()) -> str:
+    """Shape and values; of a large stack the one matrix that holds `at`."""
     array = tensor.detach().cpu().resolve_conj().resolve_neg()
-    kind = str(tensor.dtype).removeprefix("torch.")
-    values = (array.float() if kind == "bfloat16" else array).numpy()
+    kind = _dtype(tensor)
+    array = array.float() if kind == "bfloat16" else array
     if array.dim() == 0:
-        return _number(values[()])
+        return _number(array.numpy()[()])
     head = f"shape {tuple(tensor.shape)}"
     if kind != "float32":
         head += ", bool, 1 = True" if kind == "bool" else f", {kind}"
     if array.numel() == 0:
         return f"{head}, empty"
-    edge, limit = (3, 64) if array.dim() <= 2 else (2, 32)
+    if array.dim() > 2 and array.numel() > 32:
+        which = (*at, *(0 for _ in array.shape))[: array.dim() - 2]
+        array = array[which]
+        head += f"; of it {list(which)}"
+    # a row longer than this would not fit beside its neighbours
+    small = array.numel() <= 64 and max(array.shape) <= 8
+    line = array.dim() == 1 and array.numel() <= 16
     text = functools.partial(
-        np.array2string, values, separator=" ", threshold=limit, edgeitems=edge
+        np.array2string,
+        array.numpy(),
+        separator=" ",
+        threshold=array.numel() if small or line else 0,
+        edgeitems=3,
     )
     seen: list[str] = []  # a first pass, to learn how wide a column must be
 
@@ -174,38 +185,54 @@ def expect_close(
         return expect_equal(have, want, on=on, hint=hint)
     a, b = have.detach().cpu().double(), want.detach().cpu().double()
     near = (a - b).abs() <= atol + rtol * b.abs()
+    near &= b.isfinite()  # anything is within rtol * infinity
     near |= (a == b) | (a.isnan() & b.isnan())
     if near.all():
         return None
-    parts = {"on": on, "expected": want, "got": have}
+
+    def parts(bad: torch.Tensor) -> dict:
+        return {"on": on, **_pair(want, have, bad)}
+
     if (bad := a.isnan() & ~b.isnan()).any():
         raise Wrong(
             f"Your answer holds NaN{_at(bad)}, where a number was expected.",
-            **parts,
+            **parts(bad),
             hint=hint or "0/0, inf - inf or 0 * inf happened on the way.",
         )
     if (bad := a.isinf() & ~b.isinf()).any():
         raise Wrong(
             f"Your answer is infinite{_at(bad)}, where a finite number was "
             "expected.",
-            **parts,
+            **parts(bad),
             hint=hint or "Was something divided by zero, or exp'ed too large?",
         )
     gap = torch.where(near, 0.0, (a - b).abs()).nan_to_num(posinf=1e300)
     i = gap.argmax().item()
-    text = "The numbers are not the expected ones."
-    if a.numel() > 1:
-        where = torch.zeros_like(near).flatten()
-        where[i] = True
-        text = (
-            f"{int((~near).sum())} of {a.numel()} numbers are off. The worst is"
-            f"{_at(where.view(a.shape))}: expected "
-            f"{_number(b.flatten()[i].item())}, "
-            f"got {_number(a.flatten()[i].item())}."
-        )
-    raise Wrong(
-        text, **parts, hint=" ".join(filter(None, [_pattern(a, b), hint]))
+    worst = torch.zeros_like(near).flatten()
+    worst[i] = True
+    worst = worst.view(a.shape)
+    pair = (
+        f"expected {_number(b.flatten()[i].item())}, "
+        f"got {_number(a.flatten()[i].item())}."
     )
+    if a.dim() == 0:
+        raise Wrong(pair.capitalize(), on=on, hint=hint)
+    count = int((~near).sum())
+    raise Wrong(
+        f"{count} of {a.numel()} numbers {'is' if count == 1 else 'are'} off. "
+        f"The worst is{_at(worst)}: {pair}",
+        **parts(worst),
+        hint=" ".join(filter(None, [_pattern(a, b), hint])),
+    )
+
+
+def _pair(want: torch.Tensor, have: torch.Tensor, bad: torch.Tensor) -> dict:
+    """Both answers, where the first True of `bad` can be seen."""
+    at = tuple(bad.nonzero()[0].tolist()) if bad.dim() else ()
+    return {
+        "expected": _show_tensor(want, at),
+        "got": _show_tensor(have, at),
+    }
 
 
 def expect_equal(got, expected, *, on, hint: str = "") -> None:
@@ -246,11 +273,12 @@ def expect_equal(got, expected, *, on, hint: str = "") -> None:
             )
         elif _transposed(have, want):
             pattern = _TRANSPOSED
+        if differ.dim() == 0:
+            raise Wrong(text, on=on, hint=hint)
         raise Wrong(
             text,
             on=on,
-            expected=want,
-            got=have,
+            **_pair(want, have, differ),
             hint=" ".join(filter(None, [pattern, hint])),
         )
     if got is None and expected is not None:

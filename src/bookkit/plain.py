@@ -327,7 +327,7 @@ class Renderer:
         self.page = f"chapters/{chapter.name}"
         self.cited: list[str] = []
         self.listed = False  # the chapter has its own {bibliography}
-        self.images = 0
+        self.images = self.questions = 0
         self._data: list[str] = []  # images of the cell being rendered
 
     def error(self, line: int, text: str) -> BookError:
@@ -760,12 +760,13 @@ class Renderer:
 
     def _quiz(self, d: Directive) -> str:
         data = self._yaml(d, "question", "choices")
-        parts = [
-            f"**Question.** {self.nested(str(data['question']), d.line)}",
-            "Choose one, then open it."
-            if sum(bool(c.get("correct")) for c in data["choices"]) == 1
-            else "Choose all that are right, then open them.",
-        ]
+        self.questions += 1
+        question = self.nested(str(data["question"]), d.line)
+        parts = [f"**Question {self.questions}.** {question}"]
+        if sum(bool(c.get("correct")) for c in data["choices"]) > 1:
+            parts.append("More than one answer is right.")
+        elif self.questions == 1:
+            parts.append("Choose an answer, then open it.")
         for letter, choice in zip("ABCDEFGHIJ", data["choices"], strict=False):
             verdict = "✓ **Right.**" if choice.get("correct") else "✗ **No.**"
             why = self.nested(str(choice.get("why", "")), d.line)

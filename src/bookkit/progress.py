@@ -219,7 +219,7 @@ class Table:
             )
             parts.append(
                 '<table style="border-collapse:collapse;margin:.5em 0">'
-                '<caption style="text-align:left"><strong>'
+                '<caption style="text-align:left;white-space:nowrap"><strong>'
                 f"{html.escape(chapter)}</strong>: {self.total(rows)}"
                 f"</caption><thead><tr>{head}</tr></thead>"
                 f"<tbody>{body}</tbody></table>"

@@ -471,7 +471,9 @@ def test_expect_close_accepts():
         (torch.zeros(4), torch.arange(4.0), "Every number is zero"),
         ([3.0, 2.0, 1.0], [1.0, 2.0, 3.0], "in reverse order"),
         ([1.0, 2.5, 4.0], [1.0, 2.0, 4.0], "1 of 3 .* expected 2, got 2.5"),
-        (2.5, 2.0, "not the expected ones"),
+        (2.5, 2.0, r"^Expected 2, got 2\.5\."),
+        (1.0, math.inf, r"^Expected inf, got 1\."),
+        ([math.inf, 1.0], [-math.inf, 1.0], "1 of 2 numbers is off"),
         (None, 2.0, "It returned None"),
         ("two", 2.0, "Expected a tensor, got a str"),
         ((torch.ones(2), 1), torch.ones(2), "got a tuple of 2.*Return one"),
@@ -533,9 +535,24 @@ def test_show_is_short_and_readable():
     assert show((1,)) == "(1,)"
     assert show(print.__class__) == "type `builtin_function_or_method`"
     large = show(torch.randn(20, 30, 40))
-    assert len(large.splitlines()) < 30
+    assert "of it [0]" in large
+    assert len(large.splitlines()) == 8
     assert "..." in large
+    wide = show(torch.randn(5, 11))
+    assert max(len(line) for line in wide.splitlines()) < 80
     assert len(show(object) + show("x" * 10)) < 60
+
+
+def test_a_stack_is_shown_where_it_is_wrong():
+    want = torch.zeros(2, 3, 4, 5, dtype=torch.bool)
+    have = want.clone()
+    have[1, 2, 3, 0] = True
+    text = words(expect_equal, have, want)
+    assert "shape (2, 3, 4, 5), bool, 1 = True; of it [1, 2]" in text
+    assert "[1 . . . .]]" in text
+    text = words(expect_close, have.float(), want.float())
+    assert "; of it [1, 2]" in text
+    assert "[1 0 0 0 0]]" in text
 
 
 def test_html_escapes_and_inherits_colours():

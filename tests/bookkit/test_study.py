@@ -289,7 +289,7 @@ def test_quiz(book):
         "  - answer: A `number`\n    correct: true\n    why: It is.\n"
         "  - answer: A *word*\n    why: |\n      It\n\n      is not.\n```",
     )
-    assert "**Question.** What is $x$?\n\nChoose one, then open it." in text
+    assert "**Question 1.** What is $x$?\n\nChoose an answer, then" in text
     assert (
         "<summary>A. A <code>number</code></summary>\n\n✓ **Right.** It is."
         in text
