@@ -466,7 +466,8 @@ class Collect(SphinxPostTransform):
         """Make ids, links and equation numbers right on another page."""
         builder, here = self.app.builder, self.env.docname
         for node in copy.findall(nodes.Element):
-            node["ids"], node["names"] = [], []
+            if not isinstance(node, Block):
+                node["ids"], node["names"] = [], []
             if isinstance(node, nodes.math_block):
                 node["number"] = node["label"] = None
             if "refid" in node and isinstance(node, nodes.reference):

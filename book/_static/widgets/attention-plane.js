@@ -354,6 +354,10 @@
         state[part][index()] = point.map(clamp);
         update({}, quiet);
       };
+      // touch-action alone does not hold the page still under an SVG handle
+      node.addEventListener("touchstart", (event) => event.preventDefault(), {
+        passive: false,
+      });
       node.addEventListener("pointerdown", (event) => {
         if (event.button) return;
         event.preventDefault();
