@@ -7,6 +7,7 @@ error with its file and line, never a stray brace in a learner's notebook.
 """
 
 import base64
+import hashlib
 import html
 import re
 from dataclasses import dataclass
@@ -210,6 +211,13 @@ def _labels(site: Site, page: str, path: Path):
         prefix = "equation-" if kind == "eq" else ""
         return name, Label(kind, text, page, prefix + make_id(name))
 
+    def numbered(kind: str, name: str, caption: str, line: int):
+        """A figure or table: found by its name, and by its place."""
+        value = count(kind) if caption.strip() else ""
+        yield label(kind, f"{page}:{line}", value)
+        if name:
+            yield label(kind, name, value)
+
     def of_text(text: str):
         text = _FENCED.sub("", text)
         for match in _TARGETS.finditer(text):
@@ -233,31 +241,30 @@ def _labels(site: Site, page: str, path: Path):
                 caption = item.options.get("caption", "")
                 if item.name == "figure":
                     caption = item.body
-                value = count("fig") if caption.strip() else ""
-                if name:
-                    yield label("fig", name, value)
+                yield from numbered("fig", name, caption, item.line)
             elif item.name in ("table", "list-table", "csv-table"):
-                value = count("table") if item.argument else ""
-                if name:
-                    yield label("table", name, value)
+                yield from numbered("table", name, item.argument, item.line)
             elif item.name == "exercise":
                 value = f"Exercise {count('exercise')}"
                 if name:
                     yield label("exercise", name, value)
-                yield from of_blocks(blocks(item.body))
+                yield from of_blocks(blocks(item.body, item.body_line))
             elif item.name not in LITERAL:
-                yield from of_blocks(blocks(item.body))
+                yield from of_blocks(blocks(item.body, item.body_line))
 
     try:
         if page.startswith("chapters/"):
             for cell in site.book.chapter(path.stem).cells:
                 if not cell.is_code:
-                    yield from of_blocks(blocks(cell.source))
+                    yield from of_blocks(blocks(cell.source, cell.line))
                     continue
                 figure = cell.node.metadata.get("mystnb", {}).get("figure", {})
-                value = count("fig") if figure.get("caption") else ""
-                if figure.get("name"):
-                    yield label("fig", figure["name"], value)
+                yield from numbered(
+                    "fig",
+                    figure.get("name", ""),
+                    figure.get("caption", ""),
+                    cell.line,
+                )
         else:
             yield from of_blocks(blocks(path.read_text("utf-8")))
     except Unclosed as error:
@@ -686,9 +693,8 @@ class Renderer:
         )
 
     def _captioned(self, d: Directive, caption: str, content: str) -> str:
-        name = d.options.get("name")
-        label = self.site.labels.get(name) if name else None
-        if label and label.text:
+        label = self.site.labels[f"{self.page}:{d.line}"]
+        if label.text:
             word = "Table" if label.kind == "table" else "Fig."
             caption = f"{word} {label.text}: {caption}"
         return f"{content}\n\n*{caption}*" if caption else content
@@ -767,7 +773,9 @@ class Renderer:
             parts.append("More than one answer is right.")
         elif self.questions == 1:
             parts.append("Choose an answer, then open it.")
-        for letter, choice in zip("ABCDEFGHIJ", data["choices"], strict=False):
+        # authors tend to write the right answer first
+        choices = sorted(data["choices"], key=_lot)
+        for letter, choice in zip("ABCDEFGHIJ", choices, strict=False):
             verdict = "✓ **Right.**" if choice.get("correct") else "✗ **No.**"
             why = self.nested(str(choice.get("why", "")), d.line)
             answer = self.line(choice["answer"], d.line)
@@ -795,6 +803,11 @@ class Renderer:
             f"**What is true.** {self.nested(str(data['truth']), d.line)}\n\n"
             + self._proof(data.get("proof", ""), d.line)
         )
+
+
+def _lot(choice: dict) -> bytes:
+    """An order that is the same every time and follows no habit."""
+    return hashlib.sha256(str(choice["answer"]).encode()).digest()
 
 
 def _quote(text: str) -> str:

@@ -173,8 +173,8 @@ class _Notebook:
         figure = cell.node.metadata.get("mystnb", {}).get("figure", {})
         if caption := figure.get("caption"):
             text = self.render.line(caption, cell.line)
-            if label := self.site.labels.get(figure.get("name", "")):
-                text = f"Fig. {label.text}: {text}"
+            label = self.site.labels[f"{self.render.page}:{cell.line}"]
+            text = f"Fig. {label.text}: {text}"
             self.add("markdown", f"*{text}*", f"caption-{_digest(caption)}")
 
     def way_to_solution(self, start: Directive) -> Text:

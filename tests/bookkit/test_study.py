@@ -271,7 +271,7 @@ RULES = [
      "<details>\n<summary><em>Basic.</em> Why $d_k$?</summary>\n\nBecause.\n\n"
      f"[The cell that shows it]({PAGE}#p)\n\n</details>"),
     ("```{mermaid}\n:alt: From a to b.\n:caption: A flow.\nflowchart LR\n```",
-     "*Diagram: From a to b.*\n\n*A flow.*"),
+     "*Diagram: From a to b.*\n\n*Fig. 2.1: A flow.*"),
 ]  # fmt: skip
 
 
