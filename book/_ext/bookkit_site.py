@@ -22,6 +22,10 @@ BRANCH = "notebooks"  # holds the learner's notebooks, see "How to contribute"
 def set_version(app, config) -> None:
     """One version for the package and the site."""
     config.version = config.release = litformer.__version__
+    config.html_theme_options["extra_footer"] = (
+        f"litformer {litformer.__version__}. The text is under CC BY-SA 4.0, "
+        "the code under the MIT licence."
+    )
 
 
 def chapters(app) -> dict:

@@ -63,18 +63,17 @@ def icons_used(pages: list[str]) -> set[str]:
 
 def subset_icons(static: Path, used: set[str]) -> None:
     """Keep the glyphs of the icons that the pages use, and no other."""
-    css = static / "styles" / "theme.css"
     sheets = [*(static / "styles").glob("*.css"), *static.glob("*.css")]
     every = {s: s.read_text(encoding="utf-8") for s in sheets}
     codes = {0x20}
     for text in every.values():
-        # .fa-house{--fa:"\f015"} and the theme's own content:"\f078"
-        for names, code in re.findall(
-            r'([^{}]*)\{[^{}]*?(?:--fa|content):\s*"\\([0-9a-f]{2,5})', text
-        ):
+        # .fa-house{--fa:"\f015"} counts if a page has the class; a theme's
+        # own content:"\f078", or the character itself, always
+        for names, body in re.findall(r"([^{}]*)\{([^{}]*)\}", text):
             classes = set(re.findall(r"\.(fa-[a-z0-9-]+)", names))
             if not classes or classes & used:
-                codes.add(int(code, 16))
+                codes |= {int(c, 16) for c in re.findall(r'"\\([0-9a-f]{2,5})', body)}
+                codes |= {ord(c) for c in re.findall("[\ue000-\uf8ff]", body)}
     fonts = static / "vendor" / "fontawesome" / "webfonts"
     for ttf in fonts.glob("*.ttf"):
         font = TTFont(ttf)
@@ -97,7 +96,6 @@ def subset_icons(static: Path, used: set[str]) -> None:
         )
         if new != text:
             sheet.write_text(new, encoding="utf-8")
-    del css
 
 
 def finish(app, error) -> None:

@@ -200,11 +200,20 @@ def visit_section(self, node) -> None:
 
 
 def parse_cell(self, node, language) -> None:
-    """Later cells see an exported definition as an import of it.
+    """Link what is named, not what is computed; know exported definitions.
 
-    Then its uses link to the API page, though the chapter defines the name.
+    A variable is not a link to the function that made it. And later cells see
+    an exported definition as an import of it, so that its uses link to the
+    API page, though the chapter itself defines the name.
     """
+    before = len(self.source_transforms)
     parse_source(self, node, language)
+    for transform in self.source_transforms[before:]:
+        transform.names = [
+            name
+            for name in transform.names
+            if name.code_str.split(".")[-1] == name.import_components[-1]
+        ]
     cell = node.parent.parent if node.parent else None
     module = cell.get("exported_to") if isinstance(cell, nodes.Element) else None
     if module and self.concat_sources:
