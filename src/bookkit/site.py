@@ -34,7 +34,6 @@ INPUTS = (
     "src/litformer",
     "src/bookkit",
     "_build/executed",
-    "_build/study",
 )
 STAGES = {
     "reading sources...": "reading",
