@@ -13,9 +13,7 @@ from docutils import nodes
 from sphinx.util import logging
 
 import litformer
-from bookkit import study
 from bookkit.book import Book
-from bookkit.plain import Site
 
 log = logging.getLogger(__name__)
 BRANCH = "notebooks"  # holds the learner's notebooks, see "How to contribute"

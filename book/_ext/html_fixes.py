@@ -6,6 +6,7 @@ thirty icons that are used.
 """
 
 import io
+import logging
 import re
 from pathlib import Path
 
@@ -31,7 +32,10 @@ FIXES = [
         r'(<div class="citation"[^>]*) role="doc-biblioentry"',
         r'\1 role="listitem"',
     ),
-    (r'(<div[^>]*class="citation"[^>]*>\s*<span class="label"[^>]*?) role="[^"]*"', r"\1"),
+    (
+        r'(<div[^>]*class="citation"[^>]*>\s*<span class="label"[^>]*?) role="[^"]*"',
+        r"\1",
+    ),
     (r'(<span class="label"[^>]*?) role="[^"]*"', r"\1"),
     # the logo and the contents stand in a landmark
     (
@@ -72,8 +76,11 @@ def subset_icons(static: Path, used: set[str]) -> None:
         for names, body in re.findall(r"([^{}]*)\{([^{}]*)\}", text):
             classes = set(re.findall(r"\.(fa-[a-z0-9-]+)", names))
             if not classes or classes & used:
-                codes |= {int(c, 16) for c in re.findall(r'"\\([0-9a-f]{2,5})', body)}
+                codes |= {
+                    int(c, 16) for c in re.findall(r'"\\([0-9a-f]{2,5})', body)
+                }
                 codes |= {ord(c) for c in re.findall("[\ue000-\uf8ff]", body)}
+    logging.getLogger("fontTools").setLevel(logging.WARNING)
     fonts = static / "vendor" / "fontawesome" / "webfonts"
     for ttf in fonts.glob("*.ttf"):
         font = TTFont(ttf)

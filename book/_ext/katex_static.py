@@ -66,7 +66,9 @@ def formula(self, node: nodes.Element, *, display: bool) -> str:
 
 def visit_inline(self, node: nodes.Element) -> None:
     """A formula inside a sentence."""
-    start = self.starttag(node, "span", "", CLASS="math notranslate nohighlight")
+    start = self.starttag(
+        node, "span", "", CLASS="math notranslate nohighlight"
+    )
     self.body.append(start + formula(self, node, display=False) + "</span>")
     raise nodes.SkipNode
 

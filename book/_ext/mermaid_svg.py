@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 SIZE = re.compile(r'viewBox="[-\d.]+ [-\d.]+ ([\d.]+) ([\d.]+)"')
 
 
-class diagram(nodes.General, nodes.Element):  # noqa: N801  docutils' style
+class diagram(nodes.General, nodes.Element):
     """One diagram: its key and its text alternative."""
 
 

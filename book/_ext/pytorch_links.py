@@ -196,7 +196,9 @@ def visit_section(self, node) -> None:
     if node["ids"]:
         self.current_refid = node["ids"][0]
     if not (node.children and isinstance(node[0], nodes.title)):
-        self.title_stack.append(self.title_stack[-1] if self.title_stack else "")
+        self.title_stack.append(
+            self.title_stack[-1] if self.title_stack else ""
+        )
 
 
 def parse_cell(self, node, language) -> None:
@@ -206,6 +208,8 @@ def parse_cell(self, node, language) -> None:
     an exported definition as an import of it, so that its uses link to the
     API page, though the chapter itself defines the name.
     """
+    if "language" not in node:  # not code: MyST keeps front matter like this
+        return
     before = len(self.source_transforms)
     parse_source(self, node, language)
     for transform in self.source_transforms[before:]:
@@ -215,7 +219,9 @@ def parse_cell(self, node, language) -> None:
             if name.code_str.split(".")[-1] == name.import_components[-1]
         ]
     cell = node.parent.parent if node.parent else None
-    module = cell.get("exported_to") if isinstance(cell, nodes.Element) else None
+    module = (
+        cell.get("exported_to") if isinstance(cell, nodes.Element) else None
+    )
     if module and self.concat_sources:
         try:
             tree = ast.parse(node.astext())

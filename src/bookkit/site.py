@@ -23,6 +23,7 @@ from pathlib import Path
 from bookkit import web
 from bookkit.book import Book, BookError
 from bookkit.cache import fill_jupyter_cache
+from bookkit.files import write_atomically
 
 # what the pages are made of, besides the executed chapters
 INPUTS = (
@@ -40,7 +41,9 @@ STAGES = {
     "writing output...": "writing",
     "copying images...": "copying",
 }
-STEP = re.compile(r"^(?P<stage>[a-z ]+\.\.\.)\s*\[\s*(?P<done>\d+)%\]\s*(?P<what>\S*)")
+STEP = re.compile(
+    r"^(?P<stage>[a-z ]+\.\.\.)\s*\[\s*(?P<done>\d+)%\]\s*(?P<what>\S*)"
+)
 PROBLEM = re.compile(r"\b(WARNING|ERROR|CRITICAL|SEVERE)\b:? ")
 COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -49,6 +52,11 @@ def add_arguments(parser) -> None:
     """The options of `bookkit site`."""
     parser.add_argument(
         "--force", action="store_true", help="build even if nothing changed"
+    )
+    parser.add_argument(
+        "--draft",
+        action="store_true",
+        help="build into _build/draft, and show warnings without failing",
     )
     parser.add_argument(
         "--serve",
@@ -61,6 +69,9 @@ def add_arguments(parser) -> None:
 def main(args) -> int:
     """Build if needed; say where the site is."""
     book = Book()
+    if args.draft:
+        draft(book)
+        return 0
     build(book, force=args.force)
     if args.serve:
         serve(book, args.port)
@@ -81,17 +92,40 @@ def build(book: Book, *, force: bool = False) -> Path:
     if old.get("inputs") == digest and not force and _complete(site, old):
         _report(site, old, "nothing changed")
         return site
+    facts = {"inputs": digest} | _make(book, site)
+    write_atomically(stamp, json.dumps(facts))
+    _report(site, facts, f"built in {time.perf_counter() - started:.0f} s")
+    return site
+
+
+def draft(book: Book) -> Path:
+    """A site to look at while chapters are being written.
+
+    It never takes the place of the real one, and its warnings are shown.
+    """
+    started = time.perf_counter()
+    web.install(book.root)
+    site = book.root / "_build" / "draft"
+    facts = _make(book, site, strict=False)
+    found = "\n".join(facts.pop("problems"))
+    print(found or "no warnings", file=sys.stderr)
+    _report(site, facts, f"a draft in {time.perf_counter() - started:.0f} s")
+    return site
+
+
+def _make(book: Book, site: Path, *, strict: bool = True) -> dict:
+    """Build from nothing, then swap the result in; facts about it."""
     fill_jupyter_cache(book)
-    work = root / "_build" / "sphinx"
+    work = book.root / "_build" / "sphinx"
     shutil.rmtree(work, ignore_errors=True)
     try:
-        _jupyter_book(root, work)
+        found = _jupyter_book(book.root, work, strict=strict)
         made = work / "_build" / "html"
+        files = [f for f in made.rglob("*") if f.is_file()]
         facts = {
-            "inputs": digest,
-            "pages": sum(1 for _ in made.rglob("*.html")),
-            "files": sum(1 for f in made.rglob("*") if f.is_file()),
-            "bytes": sum(f.stat().st_size for f in made.rglob("*")),
+            "pages": sum(f.suffix == ".html" for f in files),
+            "files": len(files),
+            "bytes": sum(f.stat().st_size for f in files),
         }
         _swap(made, site)
     except OSError as error:
@@ -101,9 +135,7 @@ def build(book: Book, *, force: bool = False) -> Path:
         ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    stamp.write_text(json.dumps(facts), encoding="utf-8")
-    _report(site, facts, f"built in {time.perf_counter() - started:.0f} s")
-    return site
+    return facts if strict else facts | {"problems": found}
 
 
 def inputs_digest(root: Path) -> str:
@@ -118,11 +150,17 @@ def inputs_digest(root: Path) -> str:
     return digest.hexdigest()
 
 
-def _jupyter_book(root: Path, work: Path) -> None:
-    """Run it with warnings as errors; show how far it is."""
-    command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+def _jupyter_book(root: Path, work: Path, *, strict: bool) -> list[str]:
+    """Run it, show how far it is, and give the problems of its log.
+
+    Raises:
+        BookError: it would execute a chapter; it fails; or, when `strict`,
+            it has a warning.
+    """
+    start = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", start]
     command += ["build", ".", "--path-output", str(work)]
-    command += ["-W", "-n", "--keep-going"]
+    command += ["-n", "--keep-going", *(["-W"] if strict else [])]
     src = os.pathsep.join(
         p for p in (str(root / "src"), os.environ.get("PYTHONPATH")) if p
     )
@@ -171,14 +209,15 @@ def _jupyter_book(root: Path, work: Path) -> None:
             "the site began to execute a chapter, which only the test run "
             f"does ({executed[0].strip()}). Run `python -m bookkit run`."
         )
+    found = problems(lines, root)
     if process.returncode:
-        found = problems(lines, root)
         shown = "\n".join(found) or "\n".join(lines[-15:])
         count = f"{len(found)} problem{'s' * (len(found) != 1)}"
         raise BookError(
             f"the site was not built: {count}.\n{shown}\n"
             "Mend each at the place named (the whole log: _build/site.log)."
         )
+    return found
 
 
 def problems(lines: list[str], root: Path) -> list[str]:
@@ -229,7 +268,7 @@ class Progress:
 
 def _swap(made: Path, site: Path) -> None:
     """Put the new site in the place of the old one."""
-    old = site.with_name("html.old")
+    old = site.with_name(f"{site.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if site.exists():
         site.rename(old)
