@@ -22,7 +22,7 @@ import bookkit
 from bookkit.book import Book, BookError, Chapter
 
 # Raise it when executed notebooks are written differently than before.
-LAYOUT = 1
+LAYOUT = 2
 # Only our own packages are followed; the rest is pinned by requirements.
 PACKAGES = ("bookkit", "litformer")
 PINS = ("requirements.txt", "requirements-weights.txt")

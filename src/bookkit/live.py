@@ -11,20 +11,47 @@ class Lane:
     """A chapter on its way: what is expected, and how far it is."""
 
     name: str
+    parts: int  # tests: each cell, and what stands before and after them
     expected: list[float]  # wall seconds of each part in an earlier run
     guess: float  # wall seconds of the whole, if there was none
     started: float | None = None
+    latest: float = 0.0  # when the last part was done
     done: int = 0  # parts
     ended: bool = False
 
+    def start(self) -> None:
+        """The first part begins."""
+        if self.started is None:
+            self.started = self.latest = time.monotonic()
+
+    def step(self) -> None:
+        """A part is done."""
+        self.start()
+        self.done += 1
+        self.latest = time.monotonic()
+
     def left(self, now: float) -> float:
-        """Wall seconds that it still needs, as far as can be known."""
+        """Wall seconds that it still needs, as far as can be known.
+
+        A machine that is slower today than in the earlier run is believed to
+        stay so.
+        """
         if self.ended:
             return 0.0
-        if self.expected:
-            return sum(self.expected[self.done :])
         spent = 0.0 if self.started is None else now - self.started
-        return max(self.guess - spent, 0.0)
+        if len(self.expected) != self.parts:  # never run, or changed
+            rest = self.guess - spent
+            if self.done:
+                here = (self.latest - self.started) / self.done
+                rest = max(rest, here * (self.parts - self.done))
+            return max(rest, 0.0)
+        before = sum(self.expected[: self.done])
+        pace = 1.0
+        if before > 2:  # seconds; less is noise
+            pace = max(1.0, (self.latest - self.started) / before)
+        current, *later = self.expected[self.done :] or [0.0]
+        running = now - self.latest if self.started else 0.0
+        return max(current * pace - running, 0.0) + sum(later) * pace
 
 
 @dataclass
@@ -64,9 +91,7 @@ class Live:
 
     def start(self, name: str) -> None:
         """A chapter has begun."""
-        lane = self.lanes[name]
-        if lane.started is None:
-            lane.started = time.monotonic()
+        self.lanes[name].start()
 
     def eta(self) -> float:
         """Wall seconds until all is done, as far as can be known."""
@@ -78,13 +103,13 @@ class Live:
         """The moving line."""
         now = time.monotonic()
         running = [
-            f"{lane.name} {lane.done}/{len(lane.expected) or '?'} "
-            f"{now - lane.started:.0f} s"
+            f"{lane.name} {lane.done}/{lane.parts} {now - lane.started:.0f} s"
             for lane in self.lanes.values()
             if lane.started is not None and not lane.ended
         ]
         ended = sum(lane.ended for lane in self.lanes.values())
-        parts = running or ["starting"]
+        between = "ending" if ended == len(self.lanes) else "starting"
+        parts = running or [between]
         parts.append(f"{ended} of {len(self.lanes)} done")
         parts.append(f"about {duration(self.eta())} left")
         return "  " + " | ".join(parts)

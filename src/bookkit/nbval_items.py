@@ -4,6 +4,8 @@ Apart from `bookkit.nbval_plugin`, so that a pytest session which collects no
 chapter imports no notebook library.
 """
 
+from __future__ import annotations
+
 import ast
 import difflib
 import json
@@ -188,12 +190,14 @@ class ChapterFile(IPyNbFile):
                 self.inputs.pop(rel, None)
                 if rel in now:
                     self.inputs[rel] = now[rel]
+        dearest = [(item.book.where(), cost) for cost, item in self.dear()[:1]]
         record = {
             "key": cache.key(self.inputs),
             "inputs": self.inputs,
             "budget": self.chapter.budget,
             "cpu_seconds": round(cpu, 2),
             "wall_seconds": round(time.perf_counter() - self.started, 2),
+            "dearest": list(*dearest),
             "cell_wall_seconds": [round(wall, 3) for _, wall in self.costs],
         }
         path = cache.executed_path(self.chapter)
@@ -215,15 +219,18 @@ class ChapterFile(IPyNbFile):
         nbformat.validate(self.nb)
         return self.nb
 
+    def dear(self) -> list[tuple[float, ChapterCell]]:
+        """The cells with their CPU seconds, dearest first."""
+        costs = [round(cpu, 2) for cpu, _ in self.costs]
+        pairs = zip(costs, self.cells, strict=True)
+        return sorted(pairs, key=lambda pair: -pair[0])
+
     def over_budget(self, cpu: float) -> str:
         """What to say, with the cells that cost most."""
         chapter = self.chapter
-        dear = sorted(
-            zip(self.costs, self.cells, strict=True), key=lambda c: -c[0][0]
-        )
         lines = "".join(
             f"\n    {item.book.where()}: cell {item.cell_num}, {cost:.1f} s"
-            for (cost, _), item in dear[:3]
+            for cost, item in self.dear()[:3]
         )
         return (
             f"{chapter.rel}: the chapter took {cpu:.1f} CPU seconds; its "

@@ -110,7 +110,8 @@ def run(
             "finished and kept; the same command goes on with the rest."
         )
         return 130
-    print(table(book, passed))
+    if costs := table(book, passed):
+        print(costs)
     if len(passed) == len(order):
         print(f"{_chapters(len(order))} passed in {duration(seconds)}.")
         return 0
@@ -120,24 +121,38 @@ def run(
 
 
 def table(book: Book, ran) -> str:
-    """What each chapter cost, slowest first, against its budget."""
-    rows = []
-    for chapter in book.chapters:
-        cost = record(chapter)
-        if cost:
-            note = "" if chapter.rel in ran else "  (from an earlier run)"
-            rows.append((cost["cpu_seconds"], chapter.name, cost, note))
-    width = max([len("chapter"), *(len(row[1]) for row in rows)])
-    lines = [f"  {'chapter':{width}}  CPU s  budget  used  clock s"] * bool(
-        rows
-    )
-    for cpu, name, cost, note in sorted(rows, reverse=True):
-        budget = cost["budget"]
-        lines.append(
-            f"  {name:{width}}  {cpu:5.1f}  {budget:6g}  {cpu / budget:4.0%}"
-            f"  {cost['wall_seconds']:7.1f}{note}"
+    """What each chapter cost, slowest first, against its budget.
+
+    `ran` holds the chapters (`chapters/masks.md`) whose cost is of this run.
+    """
+    costs = {c: record(c) for c in book.chapters}
+    rows = [
+        (
+            chapter.name,
+            f"{cost['cpu_seconds']:.1f}",
+            f"{cost['budget']:g}",
+            f"{cost['cpu_seconds'] / cost['budget']:.0%}",
+            f"{cost['wall_seconds']:.1f}",
+            "{}: {:.1f} s".format(*cost["dearest"]) if cost["dearest"] else "",
+            "" if chapter.rel in ran else "(from an earlier run)",
         )
-    return "\n".join(lines)
+        for chapter, cost in sorted(
+            costs.items(), key=lambda item: -item[1].get("cpu_seconds", 0)
+        )
+        if cost
+    ]
+    if not rows:
+        return ""
+    head = ("chapter", "CPU s", "budget", "used", "clock s", "dearest cell", "")
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return "\n".join(
+        "  "
+        + "  ".join(
+            text.ljust(width) if at in (0, 5, 6) else text.rjust(width)
+            for at, (text, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in (head, *rows)
+    )
 
 
 def _chapters(count: int) -> str:
@@ -151,7 +166,8 @@ def _lane(chapter: Chapter) -> Lane:
     if parts:  # the first test compiles, the last one judges and writes
         rest = before["wall_seconds"] - sum(parts)
         parts = [0.0, *parts, max(rest, 0.0)]
-    return Lane(chapter.name, parts, guess=chapter.budget)
+    count = 2 + sum(cell.is_code for cell in chapter.cells)
+    return Lane(chapter.name, count, parts, guess=chapter.budget)
 
 
 class Reporter:
@@ -175,7 +191,7 @@ class Reporter:
             lane.ended = True
             self._tell(f"{lane.name} FAILED", str(report.longrepr))
         elif report.when == "call":
-            lane.done += 1
+            lane.step()
             if report.nodeid.endswith("::whole chapter") and report.passed:
                 lane.ended = True
                 cost = self.passed[rel] = dict(report.user_properties)

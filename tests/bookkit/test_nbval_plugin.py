@@ -16,7 +16,8 @@ import pytest
 from bookkit.book import Book
 
 SRC = Path(__file__).parents[2] / "src"
-TIMEOUT = 3  # seconds; only the chapters that hang reach it
+HANGING = ["hangs", "hangs-tame", "stubborn"]
+TIMEOUT = 3  # seconds for each cell of these
 
 
 def bookkit(root, *arguments, **env):
@@ -181,17 +182,26 @@ def write_references(book):
 
 @pytest.fixture(scope="module")
 def ran(module_book):
-    """The run, and the book after it."""
+    """The runs, and the book after them.
+
+    What hangs has a run of its own: a machine under load may need longer than
+    its time limit for any honest cell.
+    """
     write_chapters(module_book)
-    done = bookkit(module_book.root, "run", f"--timeout={TIMEOUT}")
-    done.book = module_book
+    root = module_book.root
+    others = {c.name for c in Book(root).chapters} - set(HANGING)
+    hung = bookkit(root, "run", f"--timeout={TIMEOUT}", *HANGING)
+    done = bookkit(root, "run", *sorted(others))
+    assert hung.returncode == 1, hung.stdout + hung.stderr
+    done.hung, done.book = hung.stdout, module_book
     return done
 
 
 def message(ran, name: str) -> str:
     """What the run said about a chapter that failed."""
-    found = re.findall(rf"^{name} FAILED\n((?:  .*\n|\n)*)", ran.stdout, re.M)
-    assert len(found) == 1, ran.stdout + ran.stderr
+    said = ran.hung + ran.stdout
+    found = re.findall(rf"^{name} FAILED\n((?:  .*\n|\n)*)", said, re.M)
+    assert len(found) == 1, said + ran.stderr
     return re.sub(r"^  ", "", found[0], flags=re.M)
 
 
@@ -282,11 +292,11 @@ def test_frames_of_cells_are_shown_as_lines_of_the_chapter(ran):
         ),
         (
             "dear",
-            r"^chapters/dear\.md: the chapter took 1\.\d CPU "
+            r"^chapters/dear\.md: the chapter took [12]\.\d CPU "
             r"seconds; its budget is 0\.8 \(front matter `budget`\)\. Its "
-            r"dearest cells:\n    chapters/dear\.md:\d+: cell 2, 0\.\d s\n",
+            r"dearest cells:\n    chapters/dear\.md:\d+: cell 2, [01]\.\d s\n",
         ),
-        ("parent", r"took 1\.\d CPU seconds; its budget is 0\.8 "),
+        ("parent", r"took [12]\.\d CPU seconds; its budget is 0\.8 "),
     ],
 )
 def test_a_mistake_of_the_whole_chapter_is_one_message(ran, name, pattern):
@@ -300,15 +310,15 @@ def test_a_syntax_error_is_found_before_anything_runs(ran):
 
 def test_one_failure_makes_the_run_fail_and_all_are_counted(ran):
     assert ran.returncode == 1
-    names = [c.name for c in Book(ran.book.root).chapters]
+    count = len(Book(ran.book.root).chapters) - len(HANGING)
     last = ran.stdout.strip().splitlines()[-1]
-    assert last.startswith(f"{len(names) - 1} of {len(names)} failed: ")
+    assert last.startswith(f"{count - 1} of {count} failed: ")
     assert "good" not in last
     assert ran.stderr == ""
 
 
 def test_a_chapter_without_mistakes_passes_and_is_written(ran):
-    assert re.search(r"^good passed: 0\.\d of 30 CPU s", ran.stdout, re.M)
+    assert re.search(r"^good passed: \d\.\d of 30 CPU s", ran.stdout, re.M)
     notebook = json.loads(executed(ran, "good").read_text())
     cells = [c for c in notebook["cells"] if c["cell_type"] == "code"]
     assert [c["execution_count"] for c in cells] == list(range(1, 10))
@@ -326,6 +336,9 @@ def test_a_chapter_without_mistakes_passes_and_is_written(ran):
     assert 0 < record["cpu_seconds"] < 30
     assert record["wall_seconds"] > 0
     assert len(record["cell_wall_seconds"]) == len(cells)
+    where, cost = record["dearest"]
+    assert re.fullmatch(r"chapters/good\.md:\d+", where)
+    assert 0 <= cost <= record["cpu_seconds"]
 
 
 def test_no_machine_name_or_path_is_in_an_executed_notebook(ran):

@@ -262,34 +262,68 @@ def test_signals_and_temporary_files_are_given_back(monkeypatch):
 
 
 def test_the_table_puts_the_slowest_first(tiny_book):
-    for name, cpu in [("a", 2.0), ("bcd", 12.5), ("e", None)]:
+    for name, cpu, dearest in [
+        ("a", 2.0, []),
+        ("bcd", 12.5, ["chapters/bcd.md:20", 9]),
+        ("never", None, None),
+    ]:
         tiny_book.chapter(name, tiny_book.cell("1"))
-        cost = {"cpu_seconds": cpu, "budget": 50, "wall_seconds": 3}
+        cost = {
+            "cpu_seconds": cpu,
+            "budget": 50,
+            "wall_seconds": 3,
+            "dearest": dearest,
+        }
         text = json.dumps({"metadata": {"bookkit": cost}})
         if cpu:
             tiny_book.write(f"_build/executed/{name}.ipynb", text)
-    table = run.table(tiny_book.book, ran={"chapters/a.md"})
+    table = run.table(tiny_book.book, ran={"chapters/bcd.md"})
     assert table.split("\n") == [
-        "  chapter  CPU s  budget  used  clock s",
-        "  bcd       12.5      50   25%      3.0  (from an earlier run)",
-        "  a          2.0      50    4%      3.0",
+        "  chapter  CPU s  budget  used  clock s  dearest cell",
+        "  bcd       12.5      50   25%      3.0  chapters/bcd.md:20: 9.0 s",
+        "  a          2.0      50    4%      3.0  "
+        "                           (from an earlier run)",
     ]
 
 
-def test_time_left_comes_from_earlier_runs_or_else_from_the_budget():
-    known = Lane("known", [1.0, 20.0, 9.0], guess=60)
-    new = Lane("new", [], guess=60)
-    lanes = {"a": known, "b": new}
+def test_without_any_run_there_is_no_table(tiny_book):
+    tiny_book.chapter("a", tiny_book.cell("1"))
+    assert run.table(tiny_book.book, ran={}) == ""
+
+
+def test_time_left_comes_from_an_earlier_run():
+    lane = Lane("known", 4, [0.5, 20.0, 9.5, 1.0], guess=60)
+    now = time.monotonic()
+    assert lane.left(now) == 31
+    lane.started, lane.latest, lane.done = now - 25, now - 5, 2
+    assert lane.left(now) == pytest.approx(4.5 + 1)
+    lane.started = now - 46  # 41 s for what took 20.5: half as fast
+    assert lane.left(now) == pytest.approx(2 * 9.5 - 5 + 2 * 1)
+    lane.latest = now - 40  # a cell that takes longer than it should
+    lane.started = now - 60
+    assert lane.left(now) == pytest.approx(1)
+    lane.done = 4
+    assert lane.left(now) == 0
+
+
+def test_time_left_of_an_unknown_chapter_is_its_budget_or_its_pace():
+    lane = Lane("new", 10, [1.0], guess=60)
+    now = time.monotonic()
+    assert lane.left(now) == 60
+    lane.started, lane.latest, lane.done = now - 40, now - 10, 3
+    assert lane.left(now) == pytest.approx(10 * 7)
+    lane.started, lane.latest = now - 20, now - 17
+    assert lane.left(now) == pytest.approx(40)
+    lane.ended = True
+    assert lane.left(now) == 0
+
+
+def test_time_left_of_all_is_that_of_the_longest_or_of_the_queue():
+    lanes = {n: Lane(n, 2, [], guess=g) for n, g in [("a", 60), ("b", 20)]}
     live = Live(lanes, workers=2)
-    assert live.eta() == 60  # two workers: the longer one decides
-    known.done = 2
-    new.started = time.monotonic() - 45
-    assert live.eta() == pytest.approx(15, abs=1)
-    new.ended = True
-    assert live.eta() == 9
+    assert live.eta() == 60
     live.workers = 1
-    new.ended, new.started = False, None
-    assert live.eta() == 69
+    assert live.eta() == 80
 
 
 def test_on_a_terminal_one_line_moves_under_the_lines_that_stay():
@@ -298,25 +332,25 @@ def test_on_a_terminal_one_line_moves_under_the_lines_that_stay():
             return True
 
     screen = Terminal()
-    lanes = {"a": Lane("masks", [1.0, 2.0], guess=60)}
+    lanes = {"a": Lane("masks", 2, [2.0, 4.0], guess=60)}
     with Live(lanes, workers=1, stream=screen) as live:
         live.start("a")
         time.sleep(1.5)
         live.line("something happened")
     *_, moving, blank, stays = re.split(r"\r", screen.getvalue())
-    assert moving == "  masks 0/2 1 s | 0 of 1 done | about 3 s left"
+    assert moving == "  masks 0/2 1 s | 0 of 1 done | about 5 s left"
     assert blank == " " * len(moving)
     assert stays == "something happened\n"
 
 
 def test_in_a_log_a_line_comes_now_and_then():
     log = io.StringIO()
-    lanes = {"a": Lane("masks", [], guess=60)}
+    lanes = {"a": Lane("masks", 9, [], guess=60)}
     with Live(lanes, workers=1, stream=log, pause=0.2) as live:
         live.start("a")
         time.sleep(0.5)
     assert log.getvalue().startswith(
-        "  masks 0/? 0 s | 0 of 1 done | about 60 s left\n"
+        "  masks 0/9 0 s | 0 of 1 done | about 60 s left\n"
     )
     assert "\r" not in log.getvalue()
 
