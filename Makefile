@@ -4,7 +4,7 @@
 #   PY       a Python that has everything already; no .venv is made then
 PYTHON ?= python3
 ifdef PY
-export PYTHONPATH := src
+export PYTHONPATH := $(CURDIR)/src
 INSTALL = true
 else
 PY := .venv/bin/python

@@ -63,12 +63,12 @@ def steps(workers: int, everything: bool) -> list[Step]:
             "unit, parity and law tests",
             (*pytest, "tests", *apart, "-m", "not browser", *parallel),
         ),
+        Step("chapters", "every cell, by nbval", ("bookkit", "run", *run_all)),
         Step(
             "exercises",
             "checks against starters, solutions and mutants",
             (*pytest, "tests/exercises", *parallel),
         ),
-        Step("chapters", "every cell, by nbval", ("bookkit", "run", *run_all)),
         Step(
             "study",
             "the learner's notebooks",

@@ -1,7 +1,10 @@
 """Every rule of the linter, shown by a chapter that breaks it."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -366,3 +369,59 @@ def test_the_notebook_for_ruff_does_not_change_by_itself(chapter):
     first = lint.write_notebook(made).read_text()
     assert lint.write_notebook(made).read_text() == first
     assert len(json.loads(first)["cells"]) == 2
+
+
+# --- the hook ------------------------------------------------------------
+
+
+@pytest.fixture
+def commit(chapter, tiny_book, monkeypatch):
+    """Commit a tiny book with the hook switched on; status and text."""
+    root = tiny_book.root
+    chapter(DOC, cell(DEF.format("one"), "export"), cell("one()"))
+    (root / "src" / "bookkit").symlink_to(REPOSITORY / "src" / "bookkit")
+    python = root / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    shutil.copytree(REPOSITORY / ".githooks", root / ".githooks")
+    shutil.copy(REPOSITORY / "Makefile", root)
+    tiny_book.write(".gitignore", ".venv\n_build\nsrc/bookkit\n")
+    for name in list(os.environ):  # a hook of ours may be running us
+        if name.startswith("GIT_"):
+            monkeypatch.delenv(name)
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    subprocess.run(["make", "hooks"], cwd=root, check=True)
+    assert main(["export"]) == 0
+
+    def run() -> tuple[int, str]:
+        subprocess.run(["git", "add", "-A"], cwd=root, check=True)
+        done = subprocess.run(
+            ["git", *identity, "commit", "-q", "-m", "x"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    return run
+
+
+def test_the_hook_lets_a_clean_commit_pass(commit):
+    assert commit()[0] == 0
+
+
+def test_the_hook_refuses_a_hand_edit_of_a_generated_file(commit, tiny_book):
+    path = tiny_book.root / "src/litformer/alpha.py"
+    path.write_text(path.read_text().replace("math.pi", "math.e"))
+    code, text = commit()
+    assert code == 1
+    assert f"differs from {tiny_book.line('alpha', 'math.pi')}" in text
+
+
+def test_the_hook_refuses_an_unclean_cell(commit, chapter, tiny_book):
+    chapter(DOC, cell(DEF.format("one"), "export"), cell("one( )"))
+    code, text = commit()
+    assert code == 1
+    assert f"{tiny_book.line('alpha', 'one( )')}: not formatted" in text
