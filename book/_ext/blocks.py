@@ -354,6 +354,12 @@ class BookDomain(Domain):
         known = anchor in self.data["cells"].get(docname, ())
         return (docname, anchor) if known else None
 
+    def resolve_any_xref(
+        self, env, fromdocname, builder, target, node, contnode
+    ) -> list:
+        """Nothing: labels are in the standard domain, not in this one."""
+        return []
+
     def check_consistency(self) -> None:
         """Warn of an id given twice and of a proof that is not a cell."""
         seen: dict[tuple[str, str], str] = {}

@@ -59,12 +59,15 @@ def test_exercise_is_referable_by_number_and_by_title(tmp_path):
     site = Site(tmp_path)
     site.page("chapters/alpha", EXERCISE)
     site.page(
-        "chapters/beta", "{numref}`alpha.repair` and {ref}`alpha.repair`."
+        "chapters/beta",
+        "{numref}`alpha.repair`, {ref}`alpha.repair`, [](alpha.repair).",
     )
     assert site.build() == []
-    by_number, by_title = site.html("chapters/beta").select("p a.internal")
+    by_number, by_title, by_link = site.html("chapters/beta").select(
+        "p a.internal"
+    )
     assert by_number.text == "Exercise 1.1"
-    assert by_title.text == "Repair the cat"
+    assert by_title.text == by_link.text == "Repair the cat"
     assert by_number["href"] == "alpha.html#alpha-repair"
 
 
