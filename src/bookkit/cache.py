@@ -96,7 +96,8 @@ def why_stale(chapter: Chapter) -> str | None:
         return None
     old = before.get("inputs", {})
     changed = [n for n in {**now, **old} if old.get(n) != now.get(n)]
-    return "changed: " + ", ".join(changed)
+    shown, more = changed[:3], len(changed) - 3
+    return "changed: " + ", ".join(shown) + (f" and {more} more" * (more > 0))
 
 
 def is_fresh(chapter: Chapter) -> bool:

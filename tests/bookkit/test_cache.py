@@ -1,6 +1,7 @@
 """The rule of dependence: what makes a chapter stale, and what does not."""
 
 import json
+import re
 
 import pytest
 
@@ -89,6 +90,16 @@ def test_an_edit_makes_stale_what_depends_on_it_and_no_other(
     run(shelf)
     shelf.write(file, shelf.read(file) + "\nedited==1\n")
     assert stale(shelf) == dict.fromkeys(expected, f"changed: {file}")
+
+
+def test_of_many_changes_the_first_are_named(shelf):
+    run(shelf)
+    for name in ("check", "progress", "checks/tiny", "checks/__init__"):
+        shelf.write(f"src/bookkit/{name}.py", "# edited\n")
+    shelf.chapter("checked", shelf.cell("from bookkit.check import check"))
+    why = stale(shelf)["checked"]
+    assert why.startswith("changed: chapters/checked.md, ")
+    assert re.fullmatch(r"changed: ([\w/.]+, ){2}[\w/.]+ and \d more", why)
 
 
 def test_a_comment_among_the_pins_changes_nothing(shelf):
