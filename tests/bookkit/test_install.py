@@ -305,6 +305,13 @@ def test_a_given_python_needs_no_environment():
     assert "/usr/bin/python-with-all -m bookkit export" in text
 
 
+def test_bench_finds_every_benchmark():
+    folder = REPOSITORY / "tests" / "benchmarks"
+    assert list(folder.glob("bench_*.py"))
+    assert not list(folder.glob("test_*.py"))  # they would be left out
+    assert "python_files='bench_*.py'" in make("bench")
+
+
 def test_clean_keeps_what_a_person_typed(tmp_path):
     (tmp_path / "Makefile").write_text((REPOSITORY / "Makefile").read_text())
     kept = ["_build/study/a.ipynb", "_build/replaced/b.py", ".venv/bin/python"]
