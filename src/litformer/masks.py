@@ -3,7 +3,8 @@
 
 A mask is bool, True = may attend, of shape (T, S) or of rank 4 and
 broadcastable to (B, H, T, S). The T queries are the last T of the S
-positions: query i stands at position S - T + i. Masks combine with & and |.
+positions: query i stands at position S - T + i. Masks combine with `&` and
+`|`.
 
 Axes: B batch, H heads, T queries, S keys, D features.
 """
