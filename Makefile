@@ -31,7 +31,7 @@ serve: book ## the site on localhost, rebuilt on every save
 
 study: env ## JupyterLab on the learner's notebooks
 	@$(BOOKKIT) export && $(BOOKKIT) run && $(BOOKKIT) study
-	@$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)/_build/study" --LabApp.news_url=None --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
+	@JUPYTER_CONFIG_PATH="$(CURDIR)/book/_lab" $(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)/_build/study"
 
 progress: env ## which exercises are solved
 	@$(BOOKKIT) progress

@@ -28,9 +28,11 @@ import random
 import re
 import signal
 import sys
+import textwrap
 import threading
 import time
 import types
+import warnings
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -675,11 +677,16 @@ def examine(id: str, namespace: dict, *, learner: dict | None = None) -> Result:
             return Result(id, "unwritten", text)
     calls = _Calls()
     values = {n: calls.guard(n, v) for n, v in values.items()}
-    printed = io.StringIO()
+    printed, warned = io.StringIO(), []
     try:
-        with _undisturbed(id), contextlib.redirect_stdout(printed):
-            with _time_limit(found.seconds):
-                praise = found.run(**values)
+        with (
+            _undisturbed(id),
+            contextlib.redirect_stdout(printed),
+            warnings.catch_warnings(record=True) as warned,
+            _time_limit(found.seconds),
+        ):
+            warnings.simplefilter("always")
+            praise = found.run(**values)
         if isinstance(praise, Result | bool) or praise is NotImplemented:
             praise = None
         result = Result(id, "solved", str(praise or ""))
@@ -696,6 +703,11 @@ def examine(id: str, namespace: dict, *, learner: dict | None = None) -> Result:
             f"`{name}` changes its argument `{argument}` in place. A caller "
             "rarely expects that: make a new tensor instead."
         )
+    if warned:
+        first = warned[0]
+        text = f"{first.category.__name__}: {first.message}"
+        short = textwrap.shorten(text, 200, placeholder=" ...")
+        result.details["Warned"] = short
     if printed.getvalue().strip():
         lines = printed.getvalue().rstrip().splitlines()
         more = [f"... {len(lines) - 8} more lines"] if len(lines) > 8 else []

@@ -256,6 +256,17 @@ def test_prints_of_the_answer_are_shown_shortly(answer, capsys):
     assert "... 91 more lines" in result.details["Printed"]
 
 
+def test_warnings_of_the_answer_are_shown(answer):
+    result = answer(
+        "import warnings\n"
+        "def f(x):\n    warnings.warn('careful ' * 99)\n    return x + x"
+    )
+    assert result.solved
+    assert result.details["Warned"].startswith("UserWarning: careful careful")
+    assert len(result.details["Warned"]) <= 200
+    assert "Warned" not in answer("def f(x): return x + x").details
+
+
 # ------------------------------------------------------- nothing is disturbed
 
 
