@@ -665,11 +665,11 @@ def _push_apart(places: list[float], gap: float) -> list[float]:
 
 @mpl.rc_context(_STYLE)
 def plane(
-    arrows: Mapping[str, Sequence[float]],
+    arrows: Mapping[str, Sequence],
     *,
-    points: Mapping[str, Sequence[float]] | None = None,
+    points: Mapping[str, Sequence] | None = None,
     groups: Mapping[str, Sequence[str]] | None = None,
-    paths: Sequence[Sequence[Sequence[float]]] = (),
+    paths: Sequence = (),
     title: str | None = None,
     xlabel: str = "first component",
     ylabel: str = "second component",

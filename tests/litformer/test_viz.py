@@ -1,0 +1,184 @@
+"""Pictures: words for each, one ink, and numbers that are drawn as given."""
+
+import re
+import xml.etree.ElementTree as ET
+
+import matplotlib as mpl
+import pytest
+import torch
+
+from litformer import viz
+
+ALT = 'Weights of "she": most on <Ada>.'
+
+FIGURES = {
+    "heatmap": lambda: viz.heatmap(torch.eye(3), "abc", "abc"),
+    "signed heatmap": lambda: viz.heatmap(torch.randn(3, 5), signed=True),
+    "mask_grid": lambda: viz.mask_grid(
+        {"causal": torch.ones(4, 4).tril() > 0, "all": torch.ones(4, 4) > 0}
+    ),
+    "attention_rows": lambda: viz.attention_rows(
+        torch.tensor([[0.9, 0.1], [0.5, 0.5]]), "ab", "ab"
+    ),
+    "bars": lambda: viz.bars("ab", {"x": [1, 2], "y": [3, 4]}, ylabel="loss"),
+    "lines": lambda: viz.lines(
+        [1, 2, 4],
+        {"band": ([2, 3, 4], [1, 2, 3], [3, 4, 5]), "plain": [1, 1, 1]},
+        xlabel="width",
+        ylabel="entropy (nats)",
+        baselines={"chance": 0.5},
+    ),
+    "plane": lambda: viz.plane(
+        {"q": (1, 2)}, points={"v": (0, -1)}, paths=[[(0, 0), (1, 1)]]
+    ),
+}
+
+
+@pytest.fixture(params=FIGURES)
+def picture(request):
+    torch.manual_seed(0)
+    return viz.show(FIGURES[request.param](), alt=ALT)
+
+
+def test_it_is_xml_with_a_name_and_no_size_of_its_own(picture):
+    """Screen readers hear the words; a phone may scale the picture."""
+    root = ET.fromstring(picture.svg)
+    assert root.attrib["role"] == "img"
+    assert root.attrib["aria-label"] == ALT
+    assert "viewBox" in root.attrib
+    assert not {"width", "height"} & set(root.attrib)
+    assert repr(picture) == f"[Picture: {ALT}]"
+    assert picture._repr_html_() == picture.svg
+
+
+def test_ink_is_the_text_colour_of_the_page(picture):
+    """Neither the stand-in colour, nor black text, nor a white ground."""
+    assert "currentColor" in picture.svg
+    assert viz.INK not in picture.svg
+    ground = re.findall(r'id="[^"]*patch_1".*?style="([^"]*)"', picture.svg)
+    assert all("fill: none" in style for style in ground)
+    assert "<style" not in picture.svg  # it would style the whole page
+
+
+def test_the_same_figure_gives_the_same_bytes():
+    """Pages are compared and cached by their text."""
+    for draw in FIGURES.values():
+        torch.manual_seed(0)
+        first = viz.show(draw(), alt=ALT).svg
+        torch.manual_seed(0)
+        assert viz.show(draw(), alt=ALT).svg == first
+
+
+def test_ids_of_two_pictures_differ():
+    """All pictures of a page share one name space."""
+    ids = [
+        set(re.findall(r'id="([^"]+)"', viz.show(fig, alt=ALT).svg))
+        for fig in (
+            viz.lines([0, 1], {"a": [0, 1]}, xlabel="x", ylabel="y"),
+            viz.lines([0, 1], {"a": [1, 0]}, xlabel="x", ylabel="y"),
+        )
+    ]
+    assert ids[0]
+    assert not ids[0] & ids[1]
+
+
+def test_what_is_linked_is_defined(picture):
+    """Renaming ids must rename their uses."""
+    used = set(re.findall(r'(?:url\(#|href="#)([\w.-]+)', picture.svg))
+    defined = set(re.findall(r'id="([^"]+)"', picture.svg))
+    assert used <= defined
+
+
+def test_heatmap_writes_its_numbers():
+    """Told in digits, not by colour alone."""
+    svg = viz.show(viz.heatmap(torch.tensor([[0.25, -1.5]])), alt=ALT).svg
+    texts = [t.text.strip() for t in ET.fromstring(svg).iter() if t.text]
+    assert "0.25" in texts
+    assert any(t in texts for t in ("-1.50", "\N{MINUS SIGN}1.50"))
+
+
+def test_text_on_cells_has_contrast():
+    """Black on light and white on dark, at least 4.5 to 1 (WCAG AA)."""
+    for red in range(0, 256, 15):
+        for blue in range(0, 256, 15):
+            colour = (red / 255, 0.5, blue / 255)
+            ground = viz._luminance(colour)
+            ink = viz._luminance(mpl.colors.to_rgb(viz._ink_on(colour)))
+            light, dark = max(ground, ink), min(ground, ink)
+            assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def test_palette_is_seen_on_light_and_dark_pages():
+    """At least 3 to 1 on white and on the site's dark ground."""
+    for colour in viz.PALETTE:
+        y = viz._luminance(mpl.colors.to_rgb(colour))
+        assert 1.05 / (y + 0.05) >= 3
+        assert (y + 0.05) / (viz._luminance((0.07, 0.1, 0.11)) + 0.05) >= 3
+
+
+def test_a_mask_is_drawn_cell_by_cell():
+    """As many filled cells as True entries, and the rest empty."""
+    mask = torch.tensor([[True, False, True], [False, False, True]])
+    (ax,) = viz.mask_grid(mask).axes
+    filled, empty = (len(c.get_paths()) for c in ax.collections[:2])
+    assert sorted((filled, empty)) == [3, 3]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: viz.show(viz.heatmap(torch.eye(2)), alt=" "),
+            ValueError,
+            "show: alt is empty. Say in a sentence",
+        ),
+        (
+            lambda: viz.heatmap(torch.zeros(1, 2, 3)),
+            ValueError,
+            r"two axes, got shape \(1, 2, 3\). Pick one batch and one head",
+        ),
+        (
+            lambda: viz.heatmap(torch.zeros(2, 3), "ab", "ab"),
+            ValueError,
+            "has 3 columns, but 2 labels were given",
+        ),
+        (
+            lambda: viz.mask_grid(torch.ones(2, 2)),
+            TypeError,
+            "mask must be bool with True = may attend, got float32",
+        ),
+        (
+            lambda: viz.bars("ab", [1, 2, 3], ylabel="y"),
+            ValueError,
+            r"one height for each of the 2 labels, got shape \(3,\)",
+        ),
+        (
+            lambda: viz.lines([1, 2], {"a": [1]}, xlabel="x", ylabel="y"),
+            ValueError,
+            r"'a' must have one value for each of the 2 positions",
+        ),
+        (
+            lambda: viz.plane({"q": (1, 2, 3)}),
+            ValueError,
+            r"'q' must have two components, got shape \(3,\)",
+        ),
+        (
+            lambda: viz.plane({}, paths=[[1, 2, 3]]),
+            ValueError,
+            r"path 0 must have shape \(n, 2\), got \(3,\)",
+        ),
+    ],
+)
+def test_refusals(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_style_is_the_readers_choice():
+    """Drawing here changes no setting of matplotlib; use_style does."""
+    with mpl.rc_context():
+        before = dict(mpl.rcParams)
+        viz.heatmap(torch.eye(2))
+        assert dict(mpl.rcParams) == before
+        viz.use_style()
+        assert mpl.rcParams["axes.edgecolor"] == viz.INK
