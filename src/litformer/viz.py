@@ -226,7 +226,9 @@ def _panels(shape, n: int, cell: float, across: int | None, margin: float):
     return fig, axes[:n]
 
 
-def _label_cells(ax: Axes, shape, rows, cols, xlabel, ylabel, outer: bool):
+def _label_cells(
+    ax: Axes, shape, rows, cols, xlabel, ylabel, outer: bool, *, room: int = 4
+):
     """Tokens along the top and the left, like the headings of a table."""
     height, width = shape
     ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
@@ -234,7 +236,7 @@ def _label_cells(ax: Axes, shape, rows, cols, xlabel, ylabel, outer: bool):
     ax.xaxis.set_label_position("top")
     cols = range(width) if cols is None else cols
     rows = range(height) if rows is None else rows
-    tilt = 90 if max(len(str(c)) for c in cols) > 4 else 0
+    tilt = 90 if max(len(str(c)) for c in cols) > room else 0
     step_x, step_y = (1 + (size - 1) // 16 for size in (width, height))
     ax.set_xticks(range(0, width, step_x), cols[::step_x], rotation=tilt)
     ax.set_yticks(range(0, height, step_y), rows[::step_y] if outer else [])
@@ -412,7 +414,8 @@ def mask_grid(
     fig, axes = _panels(shape, len(panels), 0.3, across, _margin(rows))
     for ax, (name, m) in zip(axes, panels.items(), strict=True):
         first = ax.get_subplotspec().is_first_col()
-        _label_cells(ax, m.shape, rows, cols, xlabel, ylabel, first)
+        labels = (rows, cols, xlabel, ylabel, first)
+        _label_cells(ax, m.shape, *labels, room=3)  # the cells are small
         ax.set_title(name or title or "")
         for value, size, face in ((False, 0.88, "none"), (True, 0.88, None)):
             squares = [
