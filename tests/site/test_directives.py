@@ -102,11 +102,13 @@ def test_quiz_reads_without_a_script(good):
     named = quiz.find(id=group["aria-labelledby"])
     assert "ask?" in named.text
     rows = quiz.select(".quiz-row")
-    assert [r.select_one(".quiz-answer").text for r in rows] == [
-        "Which keys fit.",
-        "yes",
-        "1e-9",
-    ]
+    assert {
+        row.select_one(".quiz-answer").text: row.summary.text for row in rows
+    } == {
+        "Which keys fit.": "Right: why?",
+        "yes": "Wrong: why?",
+        "1e-9": "Wrong: why?",
+    }
     for row in rows:
         control, label = row.select_one("input"), row.select_one("label")
         assert control["type"] == "radio"
@@ -114,10 +116,33 @@ def test_quiz_reads_without_a_script(good):
         assert label["for"] == control["id"]
         assert label.find("p") is None  # a label holds phrasing only
         assert row.select_one("details .quiz-why").text.strip()
-    summaries = [row.summary.text for row in rows]
-    assert summaries == ["Right: why?", "Wrong: why?", "Wrong: why?"]
     assert quiz.select_one(".quiz-verdict")["aria-live"] == "polite"
     assert all(b.has_attr("hidden") for b in quiz.select("button"))
+
+
+def test_quiz_deals_its_answers_in_an_order_that_tells_nothing(tmp_path):
+    """The author's order does not show: it would often start with the truth."""
+    site = Site(tmp_path)
+    letters = "abcdefgh"
+    question = (
+        "```{{quiz}} NAME.{}\nquestion: Which?\nchoices:\n"
+        "  - answer: right {}\n    correct: true\n    why: So.\n"
+        "  - answer: wrong {}\n    why: Not so.\n```\n\n"
+    )
+    page = "".join(question.format(x, x, x) for x in letters)
+    site.page("chapters/alpha", page)
+    assert site.build() == []
+
+    def first():
+        html = site.html("chapters/alpha")
+        rows = [q.select_one(".quiz-row") for q in html.select("form.bk-quiz")]
+        return [row.input["data-correct"] for row in rows]
+
+    assert set(first()) == {"0", "1"}
+    before = first()
+    site.page("chapters/alpha", page + "More.\n")
+    assert site.build() == []
+    assert first() == before
 
 
 def test_quiz_resolves_maths_and_references(good):

@@ -106,7 +106,6 @@
       choose,
       toggle("scaled", el("span", {}, "divide by \u221a", el("i", {}, "d"))),
       toggle("causal", "causal mask"),
-      reset,
     );
 
     // --- numbers ---------------------------------------------------------------
@@ -180,7 +179,7 @@
         el("div", {}, valuePlane.figure),
         el("div", {}, matrix),
       ),
-      help,
+      el("div.controls.last", {}, help, reset),
       said,
     );
 
@@ -250,10 +249,11 @@
       });
       const [x, y] = valuePlane.at(result);
       output.setAttribute("transform", `translate(${x} ${y})`);
-      const flip = x > SIZE * 0.7;
+      // values carry their names outward, so the output has its own inward
       set(output.lastChild, {
-        x: flip ? -14 : 14,
-        "text-anchor": flip ? "end" : "start",
+        x: x > SIZE / 2 ? -10 : 10,
+        y: y > SIZE / 2 ? -14 : 24,
+        "text-anchor": x > SIZE / 2 ? "end" : "start",
       });
       const words =
         `${tokens[chosen]} attends to ` +
@@ -314,7 +314,7 @@
     function label(text, [x, y]) {
       const length = 12 + 7.5 * text.length;
       const fits = [x > length, x < SIZE - length]; // left, right
-      const right = x < SIZE / 2 ? !fits[0] : fits[1];
+      const right = x <= SIZE / 2 ? !fits[0] : fits[1];
       return svg(
         "text",
         {
