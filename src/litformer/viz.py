@@ -47,7 +47,7 @@ PALETTE = ("#0072b2", "#d55e00", "#00916a", "#b5569b", "#a07a00", "#77808c")
 EDGE = "#8a93a0"  # thin lines around cells: seen on white and on black
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _DASHES = ("-", "--", "-.", ":", (0, (6, 1, 1, 1)), (0, (1, 2)))
-_HATCHES = ("", "///", "...", "xxx", "\\\\\\", "++")
+_HATCHES = ("", "//", "--", "xx", "\\\\", "||")  # dots would weigh 20 kB each
 _WIDTH = 5.2  # inches of the widest figure: its text stays legible on a phone
 
 # Light to dark, so that more is darker; both ends are seen in both schemes
@@ -85,6 +85,7 @@ _STYLE = {
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: same anywhere
     "font.size": 11,
     "axes.titlesize": 11,
+    "axes.titleweight": "bold",
     "axes.labelsize": 11,
     "xtick.labelsize": 10,
     "ytick.labelsize": 10,
@@ -160,7 +161,7 @@ def _page_svg(svg: str, alt: str) -> str:
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.S)
     svg = re.sub(r"\s*<defs>\s*</defs>", "", svg)
     svg = svg.replace(INK, "currentColor")
-    svg = re.sub(r"(font: [^;\"]*?[\d.]+px) [^;\"]*", r"\1 sans-serif", svg)
+    svg = _one_font(_short(svg))
     digest = hashlib.sha256((svg + alt).encode()).hexdigest()[:8]
     used = set(re.findall(r"(?:url\(#|href=\"#)([\w.-]+)", svg))
     svg = re.sub(
@@ -176,10 +177,29 @@ def _page_svg(svg: str, alt: str) -> str:
         f'{box[0]} xmlns="http://www.w3.org/2000/svg" '
         'xmlns:xlink="http://www.w3.org/1999/xlink" '
         f'style="display: block; width: 100%; max-width: {width}px; '
-        "height: auto; margin: 0 auto; stroke-linejoin: round; "
-        'stroke-linecap: butt">'
+        "height: auto; margin: 0 auto; font-family: sans-serif; "
+        'stroke-linejoin: round; stroke-linecap: butt">'
     )
     return re.sub(r"<svg.*?>", lambda _: head, svg, count=1, flags=re.S)
+
+
+def _short(svg: str) -> str:
+    """The drawing with a hundredth of a point kept: half as long."""
+    svg = re.sub(r' transform="rotate\(-?0 [^"]*"', "", svg)
+    svg = re.sub(r"\s*\n\s*", " ", svg).replace("> <", "><")
+    return re.sub(
+        r' (?:d|x|y|transform)="[^"]*"',
+        lambda place: re.sub(
+            r"-?\d+\.\d{3,}", lambda n: f"{float(n[0]):.2f}", place[0]
+        ),
+        svg,
+    )
+
+
+def _one_font(svg: str) -> str:
+    """Leave the typeface to the root: one for the picture, on any machine."""
+    svg = re.sub(r"\bfont-family: [^;\"]*(; )?", "", svg)
+    return re.sub(r"\b(font: [^;\"]*?[\d.]+px) [^;\"]*", r"\1 sans-serif", svg)
 
 
 def _array(values) -> np.ndarray:
@@ -271,7 +291,7 @@ def heatmap(
     """A matrix as coloured cells with their numbers; a dict gives several.
 
     More is darker. With `signed` zero is light, and the two signs differ in
-    hue. A cell that is NaN or infinite is hatched and says so. Up to twelve
+    hue. A cell that is NaN or infinite has no colour and says so. Up to twelve
     columns carry numbers; a larger matrix gets a colour bar instead. Several
     matrices share one scale.
 
@@ -336,17 +356,18 @@ def _cells(ax: Axes, m: np.ndarray, norm, cmap: Colormap, fmt: str | None):
                 facecolor=color,
                 edgecolor=EDGE,
                 linewidth=0.6,
-                hatch=None if known else "////",
+                hatch=None if known or fmt else "////",
             )
         )
-        if fmt or not known:
+        if fmt:
             ax.text(
                 j,
                 i,
-                _number(value, fmt or ".2f"),
+                _number(value, fmt),
                 ha="center",
                 va="center",
                 fontsize=9,
+                fontweight="normal" if known else "bold",
                 color=_ink_on(color) if known else INK,
             )
 
@@ -461,12 +482,12 @@ def attention_rows(
     ax = fig.subplots()
     for i, row in enumerate(w):
         floor = len(w) - 1 - i
-        ax.bar(range(len(row)), 0.68 * row / top, bottom=floor, width=0.7)
+        ax.bar(range(len(row)), 0.6 * row / top, bottom=floor, width=0.7)
         ax.axhline(floor, color=INK, linewidth=0.6, alpha=0.5)
         for j, value in enumerate(row):
             ax.text(
                 j,
-                floor + 0.68 * value / top + 0.03,
+                floor + 0.6 * value / top + 0.03,
                 _number(float(value), ".2f"),
                 ha="center",
                 va="bottom",
@@ -534,7 +555,7 @@ def bars(
     ax.margins(y=0.12)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
-    _baselines(ax, baselines)
+    _baselines(ax, baselines, outside=True)
     if len(groups) > 1:
         fig.legend(loc="outside upper center", ncols=min(3, len(groups)))
     ax.set_title(title or "")
@@ -610,16 +631,22 @@ def _is_band(y) -> bool:
     return isinstance(y, tuple) and len(y) == 3 and np.ndim(_array(y[0])) == 1
 
 
-def _baselines(ax: Axes, baselines: Mapping[str, float] | None) -> None:
-    """Levels that a result must beat, as thin lines with their names."""
+def _baselines(
+    ax: Axes, baselines: Mapping[str, float] | None, *, outside: bool = False
+) -> None:
+    """Levels that a result must beat, as thin lines with their names.
+
+    The names stand above the lines' left ends, or `outside` at the right.
+    """
     for name, level in (baselines or {}).items():
         ax.axhline(level, color=INK, linewidth=1, linestyle=(0, (2, 2)))
         ax.annotate(
             name,
-            (0, level),
+            (1 if outside else 0, level),
             xycoords=("axes fraction", "data"),
-            xytext=(4, 3),
+            xytext=(4, 0 if outside else 3),
             textcoords="offset points",
+            va="center" if outside else "bottom",
             fontsize=9,
         )
 
