@@ -18,7 +18,12 @@ from bookkit.pieces import Problem, parse
 
 Rule = Callable[[Chapter], Iterator[Problem]]
 
-LONGEST = {"exported": 40, "exploratory": 15, "hidden plot": 25}
+LONGEST = {
+    "exported": 40,
+    "exported class": 60,  # of code: a class says what it is in a docstring
+    "exploratory": 15,
+    "hidden plot": 25,
+}
 LONGEST_MEDIAN = 18
 TAGS = frozenset(
     "export setup test glue raises-exception check-output starter solution "
@@ -105,14 +110,16 @@ def cell_length(chapter: Chapter) -> Iterator[Problem]:
     """A cell can be read at a glance."""
     exempt = {"setup", "test", "glue", "starter", "solution", "check"}
     for cell in code_cells(chapter):
+        lines = sum(bool(line.strip()) for line in cell.source.split("\n"))
         if target(cell) is not None:
             kind = "exported"
+            if code := _class_code(cell):
+                kind, lines = "exported class", code
         elif exempt & set(cell.tags) or "remove-cell" in cell.tags:
             continue
         else:
             hidden = "hide-input" in cell.tags
             kind = "hidden plot" if hidden else "exploratory"
-        lines = sum(bool(line.strip()) for line in cell.source.split("\n"))
         if lines > LONGEST[kind]:
             yield Problem(
                 cell.where(),
@@ -122,6 +129,23 @@ def cell_length(chapter: Chapter) -> Iterator[Problem]:
                 else f"a {kind} cell of {lines} lines; the most is "
                 f"{LONGEST[kind]}. Move the plotting into litformer.viz.",
             )
+
+
+def _class_code(cell: Cell) -> int:
+    """The lines of code of a cell that holds a class, docstrings left out."""
+    tree, _ = parse(cell)
+    if tree is None or not any(isinstance(n, ast.ClassDef) for n in tree.body):
+        return 0
+    words: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            if ast.get_docstring(node) is not None:
+                text = node.body[0]
+                words |= set(range(text.lineno, text.end_lineno + 1))
+    return sum(
+        bool(line.strip()) and number not in words
+        for number, line in enumerate(cell.source.split("\n"), 1)
+    )
 
 
 def run_between_exports(chapter: Chapter) -> Iterator[Problem]:

@@ -45,6 +45,13 @@ def lines(number: int) -> str:
     return "\n".join(f"x{i} = math.pi" for i in range(number))
 
 
+def a_class(number: int, *, words: int) -> str:
+    """One line for its name, `number` of code, a docstring of `words`."""
+    doc = ['"""The idea.', *["More of it."] * words, '"""']
+    body = [f"x{i} = math.pi" for i in range(number)]
+    return "\n    ".join(["class A:", *doc, *body])
+
+
 DEF = 'def {0}():\n    """Do {0}."""\n    return math.pi'
 DOC = cell('"""The idea."""\n\nimport math', "export")
 EXERCISE = """\
@@ -63,6 +70,8 @@ CLEAN = [
     cell("one()"),
     cell(DEF.format("two"), "export"),
     cell("assert two() > 3", "test", "remove-cell"),
+    cell(a_class(59, words=30), "export"),  # words are no code
+    "It is long, and it may be.",
     cell(lines(15)),
     cell(lines(25), "hide-input"),
     cell(lines(60), "remove-cell"),
@@ -98,6 +107,11 @@ BROKEN = {
         ([cell(lines(16))], "x0 =", "exploratory cell of 16 lines .*is 15"),
         ([cell(lines(26), "hide-input")], "x0 =", "plot cell of 26 .*is 25"),
         ([cell(lines(41), "export")], "x0 =", "exported cell of 41 .*is 40"),
+        (
+            [cell(a_class(60, words=0), "export")],
+            "class A:",
+            "exported class cell of 61 .*is 60",
+        ),
     ],
     "run_between_exports": [
         (
