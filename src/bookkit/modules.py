@@ -399,6 +399,8 @@ def _reach(book, modules, name, member, order, chapter) -> str | None:
     module = modules.get(name)
     if module is None:
         path = Module(name, book.root).path
+        if path.with_suffix("").is_dir():  # a package written by hand
+            path = path.with_suffix("") / "__init__.py"
         package = book.root / "src" / PACKAGE / "__init__.py"
         if (path.exists() and not is_generated(path)) or path == package:
             return None

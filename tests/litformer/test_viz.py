@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from litformer import viz
+from litformer.viz import grids
 
 ALT = 'Weights of "she": most on <Ada>.'
 
@@ -102,8 +103,8 @@ def test_text_on_cells_has_contrast():
     for red in range(0, 256, 15):
         for blue in range(0, 256, 15):
             colour = (red / 255, 0.5, blue / 255)
-            ground = viz._luminance(colour)
-            ink = viz._luminance(mpl.colors.to_rgb(viz._ink_on(colour)))
+            ground = grids._luminance(colour)
+            ink = grids._luminance(mpl.colors.to_rgb(grids._ink_on(colour)))
             light, dark = max(ground, ink), min(ground, ink)
             assert (light + 0.05) / (dark + 0.05) >= 4.5
 
@@ -111,9 +112,9 @@ def test_text_on_cells_has_contrast():
 def test_palette_is_seen_on_light_and_dark_pages():
     """At least 3 to 1 on white and on the site's dark ground."""
     for colour in viz.PALETTE:
-        y = viz._luminance(mpl.colors.to_rgb(colour))
+        y = grids._luminance(mpl.colors.to_rgb(colour))
         assert 1.05 / (y + 0.05) >= 3
-        assert (y + 0.05) / (viz._luminance((0.07, 0.1, 0.11)) + 0.05) >= 3
+        assert (y + 0.05) / (grids._luminance((0.07, 0.1, 0.11)) + 0.05) >= 3
 
 
 def test_a_mask_is_drawn_cell_by_cell():

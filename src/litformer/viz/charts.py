@@ -1,0 +1,297 @@
+"""Curves, bars, and vectors in the plane."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from litformer.viz.page import (
+    DASHES,
+    HATCHES,
+    INK,
+    MARKERS,
+    PALETTE,
+    STYLE,
+    as_array,
+    number_text,
+)
+
+
+@mpl.rc_context(STYLE)
+def bars(
+    labels: Sequence,
+    series,
+    *,
+    xlabel: str = "",
+    ylabel: str,
+    title: str | None = None,
+    fmt: str | None = ".2f",
+    baselines: Mapping[str, float] | None = None,
+) -> Figure:
+    """Bars with their numbers; groups of bars if `series` is a dict.
+
+    Args:
+        labels: what each bar, or group of bars, is.
+        series: heights, or {label: heights}.
+        xlabel: what the labels are.
+        ylabel: what the heights are, with the unit.
+        title: heading.
+        fmt: format of the numbers above the bars; None for no numbers.
+        baselines: heights to compare with, {label: height}.
+    """
+    groups = series if isinstance(series, Mapping) else {"": series}
+    fig = Figure()
+    ax = fig.subplots()
+    width = 0.8 / len(groups)
+    for k, (name, values) in enumerate(groups.items()):
+        values = as_array(values)
+        if values.shape != (len(labels),):
+            raise ValueError(
+                f"bars: {name or 'series'} must have one height for each of "
+                f"the {len(labels)} labels, got shape {values.shape}."
+            )
+        at = np.arange(len(labels)) + (k - (len(groups) - 1) / 2) * width
+        color = PALETTE[k % len(PALETTE)]
+        drawn = ax.bar(
+            at,
+            values,
+            width=0.92 * width,
+            label=name,
+            color=color,
+            hatch=HATCHES[k % len(HATCHES)],
+        )
+        if fmt:
+            texts = [number_text(float(v), fmt) for v in values]
+            ax.bar_label(drawn, texts, padding=2, fontsize=9)
+    ax.set_xticks(range(len(labels)), labels)
+    ax.set(xlabel=xlabel, ylabel=ylabel)
+    ax.margins(y=0.12)
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+    _baselines(ax, baselines, outside=True)
+    if len(groups) > 1:
+        fig.legend(loc="outside upper center", ncols=min(3, len(groups)))
+    ax.set_title(title or "")
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def lines(
+    x,
+    curves: Mapping,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str | None = None,
+    logx: bool = False,
+    logy: bool = False,
+    base: int = 10,
+    baselines: Mapping[str, float] | None = None,
+    markers: bool | None = None,
+) -> Figure:
+    """Curves named at their right ends; a band shows the spread over seeds.
+
+    Args:
+        x: positions, shared by all curves.
+        curves: {label: y} or {label: (mean, low, high)}.
+        xlabel: what x is, with the unit.
+        ylabel: what y is, with the unit.
+        title: heading.
+        logx: logarithmic x axis.
+        logy: logarithmic y axis.
+        base: of the logarithmic axes; 2 for powers of two.
+        baselines: levels to compare with, {label: y}.
+        markers: mark each point; by default up to 20 points are marked.
+    """
+    x = as_array(x)
+    fig = Figure()
+    ax = fig.subplots()
+    if logx:
+        ax.set_xscale("log", base=base)
+    if logy:
+        ax.set_yscale("log", base=base)
+    markers = len(x) <= 20 if markers is None else markers
+    ends = []
+    for k, (name, y) in enumerate(curves.items()):
+        mean, *band = y if _is_band(y) else (y,)
+        mean, *band = map(as_array, (mean, *band))
+        for values in (mean, *band):
+            if values.shape != x.shape:
+                raise ValueError(
+                    f"lines: {name!r} must have one value for each of the "
+                    f"{len(x)} positions, got shape {values.shape}."
+                )
+        color = PALETTE[k % len(PALETTE)]
+        ax.plot(
+            x,
+            mean,
+            color=color,
+            linestyle=DASHES[k % len(DASHES)],
+            marker=MARKERS[k % len(MARKERS)] if markers else None,
+        )
+        if band:
+            ax.fill_between(x, *band, color=color, alpha=0.18, linewidth=0)
+        ends.append((name, x[-1], mean[-1], color))
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
+    ax.grid()
+    _baselines(ax, baselines)
+    _name_ends(ax, ends)
+    return fig
+
+
+def _is_band(y) -> bool:
+    """True for (mean, low, high); a list of three numbers is a curve."""
+    return isinstance(y, tuple) and len(y) == 3 and np.ndim(as_array(y[0])) == 1
+
+
+def _baselines(
+    ax: Axes, baselines: Mapping[str, float] | None, *, outside: bool = False
+) -> None:
+    """Levels that a result must beat, as thin lines with their names.
+
+    The names stand above the lines' left ends, or `outside` at the right.
+    """
+    for name, level in (baselines or {}).items():
+        ax.axhline(level, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+        ax.annotate(
+            name,
+            (1 if outside else 0, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 0 if outside else 3),
+            textcoords="offset points",
+            va="center" if outside else "bottom",
+            fontsize=9,
+        )
+
+
+def _name_ends(ax: Axes, ends) -> None:
+    """Write each curve's name beside its end, pushed apart where they meet."""
+    if len(ends) == 1 and not ends[0][0]:
+        return
+    ax.figure.draw_without_rendering()  # settles the scales
+    to_axes = ax.transData + ax.transAxes.inverted()
+    places = [to_axes.transform((x, y))[1] for _, x, y, _ in ends]
+    order = sorted(range(len(ends)), key=lambda i: places[i])
+    gap = 14 / (ax.figure.get_figheight() * 72 * 0.72)
+    spread = _push_apart([places[i] for i in order], gap)
+    for i, place in zip(order, spread, strict=True):
+        name, x, y, color = ends[i]
+        ax.annotate(
+            name,
+            (x, y),
+            xytext=(1.05, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=10,
+            arrowprops=dict(
+                arrowstyle="-", color=color, linewidth=0.8, shrinkA=2, shrinkB=4
+            ),
+        )
+
+
+def _push_apart(places: list[float], gap: float) -> list[float]:
+    """Ascending places, moved as little as needed to be `gap` apart."""
+    groups: list[list[float]] = []  # [sum of the places, how many]
+    for place in places:
+        groups.append([place, 1])
+        while len(groups) > 1:
+            (a, n), (b, m) = groups[-2:]
+            if b / m - a / n >= gap * (n + m) / 2:
+                break
+            groups[-2:] = [[a + b, n + m]]
+    return [
+        total / n + gap * (i - (n - 1) / 2)
+        for total, n in groups
+        for i in range(int(n))
+    ]
+
+
+@mpl.rc_context(STYLE)
+def plane(
+    arrows: Mapping[str, Sequence],
+    *,
+    points: Mapping[str, Sequence] | None = None,
+    groups: Mapping[str, Sequence[str]] | None = None,
+    paths: Sequence = (),
+    title: str | None = None,
+    xlabel: str = "first component",
+    ylabel: str = "second component",
+) -> Figure:
+    """Vectors of two components as named arrows from the origin.
+
+    Args:
+        arrows: {label: (x, y)}.
+        points: {label: (x, y)}, drawn as marks instead of arrows.
+        groups: {name: labels}; arrows of one group share colour and dash.
+        paths: curves of shape (n, 2), drawn thin behind everything else.
+        title: heading.
+        xlabel: what the first component is.
+        ylabel: what the second component is.
+    """
+    points = points or {}
+    places = {
+        n: as_array(v).astype(float) for n, v in {**arrows, **points}.items()
+    }
+    for name, v in places.items():
+        if v.shape != (2,):
+            raise ValueError(
+                f"plane: {name!r} must have two components, got shape "
+                f"{v.shape}."
+            )
+    if groups is None:
+        groups = {"": list(arrows)}
+    kind = {n: k for k, names in enumerate(groups.values()) for n in names}
+    fig = Figure(figsize=(4.2, 4.2))
+    ax = fig.subplots()
+    ax.axhline(0, color=INK, linewidth=0.6, alpha=0.5)
+    ax.axvline(0, color=INK, linewidth=0.6, alpha=0.5)
+    curves = [as_array(path).astype(float) for path in paths]
+    for k, curve in enumerate(curves):
+        if curve.ndim != 2 or curve.shape[1] != 2:
+            raise ValueError(
+                f"plane: path {k} must have shape (n, 2), got {curve.shape}."
+            )
+        ax.plot(*curve.T, color=INK, linewidth=1.2, linestyle=DASHES[k])
+    for name, v in places.items():
+        k = kind.get(name, len(groups)) % len(PALETTE)
+        if name in arrows:
+            ax.annotate(
+                "",
+                v,
+                (0, 0),
+                arrowprops=dict(
+                    arrowstyle="-|>",
+                    color=PALETTE[k],
+                    linestyle=DASHES[k],
+                    linewidth=1.8,
+                    shrinkA=0,
+                    shrinkB=0,
+                    mutation_scale=13,
+                ),
+            )
+        else:
+            ax.plot(*v, MARKERS[k], color=PALETTE[k], markersize=7)
+        side = 1 if v[0] >= 0 else -1
+        ax.annotate(
+            name,
+            v,
+            xytext=(5 * side, 5 if v[1] >= 0 else -5),
+            textcoords="offset points",
+            ha="left" if side > 0 else "right",
+            va="bottom" if v[1] >= 0 else "top",
+        )
+    reach = np.concatenate([[(0.0, 0.0), *places.values()], *curves])
+    low, high = reach.min(0), reach.max(0)
+    pad = 0.15 * max(float((high - low).max()), 1e-9)
+    ax.set(
+        xlim=(low[0] - pad, high[0] + pad),
+        ylim=(low[1] - pad, high[1] + pad),
+        aspect="equal",
+        xlabel=xlabel,
+        ylabel=ylabel,
+        title=title or "",
+    )
+    ax.grid()
+    return fig
