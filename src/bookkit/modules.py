@@ -404,6 +404,8 @@ def _reach(book, modules, name, member, order, chapter) -> str | None:
         package = book.root / "src" / PACKAGE / "__init__.py"
         if (path.exists() and not is_generated(path)) or path == package:
             return None
+        if (path.with_suffix("") / "__init__.py").exists():
+            return None  # written by hand: chapters export modules only
         short = name.removeprefix(f"{PACKAGE}.")
         if package.exists() and re.search(
             rf"^{re.escape(short)}\b", package.read_text("utf-8"), re.M

@@ -401,8 +401,9 @@ def test_a_module_that_is_missing_is_told_once(tiny_book):
     assert str(error.value).count("there is no such module") == 1
 
 
-def test_hand_written_modules_can_be_imported_anywhere(tiny_book):
-    tiny_book.write("src/litformer/viz.py", "def show(): ...\n")
+@pytest.mark.parametrize("path", ["viz.py", "viz/__init__.py"])
+def test_hand_written_modules_can_be_imported_anywhere(tiny_book, path):
+    tiny_book.write(f"src/litformer/{path}", "def show(): ...\n")
     two_chapters(
         tiny_book,
         tiny_book.cell("import litformer\nfrom litformer import viz"),
