@@ -243,7 +243,9 @@ class Ticker:
             name = words[1].rsplit("/", 1)[-1].split("-")[0]
             self.doing = " ".join(["downloading", name, *words[2:]])
         elif line.startswith("Installing collected"):
-            self.doing = f"unpacking {line.count(',') + 1} packages"
+            # also those whose wheels were here already
+            self.count = line.count(",") + 1
+            self.doing = "unpacking them"
 
     def text(self) -> str:
         """What the line says now."""

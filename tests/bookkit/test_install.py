@@ -264,9 +264,9 @@ def test_the_progress_line_says_what_pip_does():
         assert "downloading torch" in ticker.text()
         assert "180.0 MB" in ticker.text()
         ticker.tell("Installing collected packages: a, b, c\n")
-        assert ticker.text().endswith("unpacking 3 packages")
+        assert ticker.text() == "  3 packages, 0:00: unpacking them"
         time.sleep(0.7)
-    assert "\r\033[K  1 package, 0:00: unpacking" in terminal.getvalue()
+    assert "\r\033[K  3 packages, 0:00: unpacking" in terminal.getvalue()
     assert terminal.getvalue().endswith("\r\033[K")
 
 
