@@ -32,10 +32,6 @@ FIXES = [
         r'(<div class="citation"[^>]*) role="doc-biblioentry"',
         r'\1 role="listitem"',
     ),
-    (
-        r'(<div[^>]*class="citation"[^>]*>\s*<span class="label"[^>]*?) role="[^"]*"',
-        r"\1",
-    ),
     (r'(<span class="label"[^>]*?) role="[^"]*"', r"\1"),
     # the logo and the contents stand in a landmark
     (

@@ -6,6 +6,7 @@ warning with its file and line, which stops the build.
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +19,10 @@ from sphinx.util.math import get_node_equation_number
 from bookkit.web import install
 
 log = logging.getLogger(__name__)
+
+SHORT = 40  # letters of TeX; a longer formula may break over a line
+AFTER = re.compile(r"^(?:-\w+)?[,.;:!?)\]’”\"]*")
+BEFORE = re.compile(r"[(\[‘“\"]*$")
 
 RENDER = """
 render = (tex, options) => {
@@ -86,6 +91,29 @@ def visit_block(self, node: nodes.Element) -> None:
     raise nodes.SkipNode
 
 
+def hold_punctuation(app, doctree, docname) -> None:
+    """Keep a comma on the line of the short formula before it.
+
+    To a browser a formula is a picture, and a line may end after a picture.
+    """
+    if app.builder.format != "html":
+        return
+    for node in list(doctree.findall(nodes.math)):
+        if len(node.astext()) > SHORT or not node.parent:
+            continue
+        parent, at = node.parent, node.parent.index(node)
+        after = parent[at + 1] if at + 1 < len(parent) else None
+        if isinstance(after, nodes.Text):
+            node["tail"] = AFTER.match(after)[0]
+            parent[at + 1] = nodes.Text(after[len(node["tail"]) :])
+        before = parent[at - 1] if at else None
+        if isinstance(before, nodes.Text):
+            node["head"] = BEFORE.search(before)[0]
+            parent[at - 1] = nodes.Text(
+                before[: len(before) - len(node["head"])]
+            )
+
+
 def add_css(app, pagename, templatename, context, doctree) -> None:
     """Load the style sheet only where there is a formula."""
     if doctree is not None and (
@@ -100,5 +128,6 @@ def setup(app):
         "katex_static", (visit_inline, None), (visit_block, None)
     )
     app.add_config_value("katex_macros", {}, "env")
+    app.connect("doctree-resolved", hold_punctuation)
     app.connect("html-page-context", add_css)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

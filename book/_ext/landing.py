@@ -25,7 +25,7 @@ SHOWN = ("litformer.attention", "attention")
 
 
 def read_map(root: Path) -> list[dict]:
-    """The parts of the map; each chapter with number, title and `written`.
+    """The parts of the map; each chapter with its title and `written`.
 
     Raises:
         BookError: if the map and `_toc.yml` disagree.
@@ -34,10 +34,7 @@ def read_map(root: Path) -> list[dict]:
     titles = {f"chapters/{c.name}": c.title for c in book.chapters}
     parts = yaml.safe_load((root / "book" / "map.yml").read_text("utf-8"))
     seen = []
-    for number, chapter in enumerate(
-        (chapter for part in parts for chapter in part["chapters"]), 1
-    ):
-        chapter["number"] = number
+    for chapter in (c for part in parts for c in part["chapters"]):
         chapter["written"] = chapter["file"] in titles
         if chapter["written"]:
             chapter["title"] = titles[chapter["file"]]

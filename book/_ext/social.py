@@ -63,9 +63,7 @@ def describe(app, pagename: str, title: str, doctree) -> str:
         return str(meta["description"])
     text = first_paragraph(doctree) if doctree is not None else ""
     if not text and pagename.startswith("_modules/"):
-        text = (
-            f"The source of {title}, generated from the chapters of the book."
-        )
+        text = f"The source of {title}, generated from the book's chapters."
     return shorten(
         text or OTHER.get(pagename) or f"{title}: {app.config.project}."
     )

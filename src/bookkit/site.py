@@ -36,6 +36,7 @@ INPUTS = (
     "src/bookkit",
     "_build/executed",
 )
+STAMP = "_build/site.json"
 STAGES = {
     "reading sources...": "reading",
     "writing output...": "writing",
@@ -86,14 +87,13 @@ def build(book: Book, *, force: bool = False) -> Path:
     """
     root, started = book.root, time.perf_counter()
     web.install(root)
-    site, stamp = root / "_build" / "html", root / "_build" / "site.json"
-    digest = inputs_digest(root)
-    old = _read_stamp(stamp)
-    if old.get("inputs") == digest and not force and _complete(site, old):
-        _report(site, old, "nothing changed")
+    site = root / "_build" / "html"
+    if not force and not stale(root):
+        _report(site, _read_stamp(root), "nothing changed")
         return site
+    digest = inputs_digest(root)
     facts = {"inputs": digest} | _make(book, site)
-    write_atomically(stamp, json.dumps(facts))
+    write_atomically(root / STAMP, json.dumps(facts))
     _report(site, facts, f"built in {time.perf_counter() - started:.0f} s")
     return site
 
@@ -136,6 +136,18 @@ def _make(book: Book, site: Path, *, strict: bool = True) -> dict:
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return facts if strict else facts | {"problems": found}
+
+
+def stale(root: Path) -> str | None:
+    """Why the site must be built (again); None if it need not."""
+    site, facts = root / "_build" / "html", _read_stamp(root)
+    if not (site / "index.html").exists() or not facts:
+        return "The site is not built."
+    if facts["files"] != sum(1 for f in site.rglob("*") if f.is_file()):
+        return "Files of the site were added or lost."
+    if facts["inputs"] != inputs_digest(root):
+        return "The site is older than its sources."
+    return None
 
 
 def inputs_digest(root: Path) -> str:
@@ -276,17 +288,11 @@ def _swap(made: Path, site: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _read_stamp(path: Path) -> dict:
+def _read_stamp(root: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads((root / STAMP).read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return {}
-
-
-def _complete(site: Path, facts: dict) -> bool:
-    """Whether the site is still there as it was built."""
-    files = sum(1 for f in site.rglob("*") if f.is_file())
-    return files == facts.get("files")
 
 
 def _report(site: Path, facts: dict, how: str) -> None:
@@ -328,7 +334,7 @@ def serve(book: Book, port: int) -> None:
 
 
 def rebuild(root: Path) -> None:
-    """Run what changed and build; a mistake is shown, and the old site stays."""
+    """Run what changed and build; after a mistake the old site stays."""
     for command in ("export", "run", "study", "site"):
         done = subprocess.run(
             [sys.executable, "-m", "bookkit", command], cwd=root, check=False

@@ -1,0 +1,136 @@
+"""One browser, one server and the built site for every browser test."""
+
+import functools
+import http.server
+import threading
+from pathlib import Path
+
+import pytest
+
+from bookkit import web
+from bookkit.book import BookError
+from bookkit.diagrams import FLAGS, find_chromium
+from bookkit.site import stale
+
+ROOT = Path(__file__).resolve().parents[2]
+SITE = ROOT / "_build" / "html"
+
+
+def pages_of(site: Path) -> list[str]:
+    """Every page of the site, in order."""
+    return sorted(
+        page.relative_to(site).as_posix()
+        for page in site.rglob("*.html")
+        if "_static" not in page.parts
+    )
+
+
+def pytest_generate_tests(metafunc):
+    """A test with a `page` runs on every page."""
+    if "page" in metafunc.fixturenames:
+        metafunc.parametrize("page", pages_of(SITE) or ["(no site)"])
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    """The built site; its tests are worth nothing if it is an old one."""
+    reason = stale(ROOT)
+    if reason:
+        pytest.fail(f"{reason} Run `python -m bookkit site`.", pytrace=False)
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium, or a skip that says how to get it."""
+    try:
+        path = find_chromium()
+    except BookError as error:
+        pytest.skip(f"NOT TESTED in a browser: {error}")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        running = play.chromium.launch(executable_path=path, args=FLAGS)
+        yield running
+        running.close()
+
+
+@pytest.fixture(scope="session")
+def axe() -> str:
+    """The script of axe-core, the accessibility checker."""
+    modules = web.install(ROOT, dev=True)
+    return (modules / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="session")
+def server(site):
+    """The site over http, on a free port."""
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    handler = functools.partial(Quiet, directory=site)
+    running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+    running.server_close()
+
+
+@pytest.fixture
+def base(request, site) -> str:
+    """The address of the site, over the scheme that a test asks for."""
+    if request.param == "file":
+        return site.as_uri()
+    return request.getfixturevalue("server")
+
+
+@pytest.fixture(scope="session")
+def contexts(browser):
+    """One browser context per colour scheme, shared by all tests."""
+    made = {
+        scheme: browser.new_context(
+            color_scheme=scheme, viewport={"width": 1280, "height": 900}
+        )
+        for scheme in ("light", "dark")
+    }
+    yield made
+    for context in made.values():
+        context.close()
+
+
+@pytest.fixture
+def tab(contexts):
+    """Open a page and watch it; closed afterwards.
+
+    `tab(url, scheme, base)` gives the page, whose `trouble` lists each
+    request that leaves `base`, each that fails, and each error of a script.
+    """
+    opened = []
+
+    def open_tab(url, scheme="light", base=None):
+        page = contexts[scheme].new_page()
+        opened.append(page)
+        page.trouble = []
+        say = page.trouble.append
+        inside = (base or url, "data:", "blob:", "about:")
+        page.on(
+            "request",
+            lambda r: r.url.startswith(inside) or say(f"leaves: {r.url}"),
+        )
+        page.on("requestfailed", lambda r: say(f"failed: {r.url}"))
+        page.on(
+            "response",
+            lambda r: r.status >= 400 and say(f"{r.status}: {r.url}"),
+        )
+        page.on("pageerror", lambda e: say(f"script: {e}"))
+        page.on(
+            "console", lambda m: m.type == "error" and say(f"console: {m.text}")
+        )
+        page.goto(url, wait_until="load")
+        return page
+
+    yield open_tab
+    for page in opened:
+        page.close()

@@ -1,0 +1,231 @@
+"""Every page in a real browser: quiet, offline, accessible, narrow or wide."""
+
+import re
+
+import pytest
+
+from bookkit.book import Book
+
+pytestmark = pytest.mark.browser
+
+# axe, without the pictures that it cannot look into
+AXE = """
+async (rules) => {
+  const options = {resultTypes: ["violations"]};
+  if (rules) options.runOnly = {type: "rule", values: rules};
+  const found = await axe.run(document, options);
+  return found.violations.flatMap((v) =>
+    v.nodes.map((n) => `${v.id}: ${n.target} ${n.any[0]?.message ?? ""}`));
+}
+"""
+# every element that sticks out of the window and no ancestor scrolls
+OVERFLOW = """
+() => {
+  const wide = document.documentElement.clientWidth;
+  if (document.documentElement.scrollWidth <= wide) return [];
+  return [...document.body.querySelectorAll("*")]
+    .filter((e) => e.getBoundingClientRect().right > wide + 1)
+    .map((e) => `${e.tagName}.${e.className} ${e.innerText?.slice(0, 40)}`)
+    .slice(-5);
+}
+"""
+
+
+def settle(page) -> None:
+    """Wait until fonts and scripts are done, and a transition is over."""
+    page.evaluate("document.fonts.ready")
+    page.wait_for_timeout(60)
+
+
+@pytest.mark.parametrize(
+    ("base", "scheme", "other"),
+    [("file", "light", "dark"), ("http", "dark", "light")],
+    indirect=["base"],
+    ids=["file", "http"],
+)
+def test_page(base, scheme, other, page, tab, axe):
+    """Loads without a sound, in one colour scheme and then in the other."""
+    view = tab(f"{base}/{page}", scheme, base)
+    settle(view)
+    assert view.locator("html").get_attribute("data-theme") == scheme
+    view.evaluate(axe)
+    assert view.evaluate(AXE) == []
+    view.emulate_media(color_scheme=other)
+    settle(view)
+    assert view.locator("html").get_attribute("data-theme") == other
+    assert view.evaluate(AXE, ["color-contrast"]) == []
+    for name in ("desktop", "phone"):
+        if name == "phone":
+            view.set_viewport_size({"width": 360, "height": 780})
+            settle(view)
+            phone = ["scrollable-region-focusable", "color-contrast"]
+            assert view.evaluate(AXE, phone) == []
+        assert view.evaluate(OVERFLOW) == [], name
+    view.emulate_media(color_scheme=scheme)
+    assert view.trouble == []
+
+
+def chapter_pages() -> list[str]:
+    return [f"chapters/{chapter.name}.html" for chapter in Book().chapters]
+
+
+@pytest.mark.parametrize("base", ["file", "http"], indirect=True)
+def test_search_finds(base, tab):
+    """Offline too: the index is a script, not a request."""
+    view = tab(f"{base}/search.html?q=softmax", "light", base)
+    view.wait_for_selector("#search-results li a")
+    links = view.locator("#search-results li a").evaluate_all(
+        "links => links.map((a) => a.href)"
+    )
+    assert any("chapters/attention.html" in link for link in links)
+    view.goto(f"{base}/search.html?q=zyzzyva")
+    view.wait_for_function(
+        "document.querySelector('#search-results').innerText"
+        ".includes('did not match')"
+    )
+    assert view.trouble == []
+
+
+def test_search_from_the_keyboard(site, tab):
+    """Ctrl-K, a word, Enter; and Escape leaves."""
+    view = tab((site / "index.html").as_uri(), base=site.as_uri())
+    settle(view)
+    view.keyboard.press("Control+k")
+    assert view.evaluate("document.activeElement.name") == "q"
+    view.keyboard.press("Escape")
+    assert not view.locator("dialog[open]").count()
+    view.keyboard.press("Control+k")
+    view.keyboard.type("variance")
+    view.keyboard.press("Enter")
+    view.wait_for_selector("#search-results li a")
+    assert view.trouble == []
+
+
+def focus(view) -> dict:
+    """What has the focus, and whether that shows."""
+    return view.evaluate(
+        """() => {
+          const e = document.activeElement, s = getComputedStyle(e);
+          return {tag: e.tagName, text: e.innerText?.trim().slice(0, 40) ?? "",
+            label: e.getAttribute("aria-label"),
+            shows: s.outlineStyle !== "none" || s.boxShadow !== "none"};
+        }"""
+    )
+
+
+def test_keyboard_reaches_everything(site, tab):
+    """Tab goes through the page: the skip link first, each with a ring."""
+    view = tab((site / "chapters/attention.html").as_uri(), base=site.as_uri())
+    settle(view)
+    view.keyboard.press("Tab")
+    assert focus(view)["text"] == "Skip to main content"
+    view.keyboard.press("Enter")
+    assert view.url.endswith("#main-content")
+    view.reload()
+    settle(view)
+    seen = []
+    for _ in range(60):
+        view.keyboard.press("Tab")
+        now = focus(view)
+        if now["tag"] == "BODY":
+            break
+        assert now["shows"], now
+        seen.append(now["label"] or now["text"])
+    for wanted in (
+        "Work on this chapter online",
+        "Download this page",
+        "Colour scheme",
+    ):
+        assert wanted in seen
+
+
+def test_menus_open_by_keyboard(site, tab):
+    view = tab((site / "chapters/attention.html").as_uri(), base=site.as_uri())
+    settle(view)
+    view.locator(".dropdown-download-buttons > button").focus()
+    view.keyboard.press("Enter")
+    menu = view.locator(".dropdown-download-buttons .dropdown-menu")
+    menu.wait_for(state="visible")
+    view.keyboard.press("ArrowDown")
+    assert focus(view)["text"] == "Study notebook"
+    view.keyboard.press("Escape")
+    menu.wait_for(state="hidden")
+
+
+def test_colour_scheme_is_chosen_and_kept(site, tab):
+    """The switch works by keyboard, and the choice survives a reload."""
+    view = tab((site / "index.html").as_uri(), "light", site.as_uri())
+    settle(view)
+    switch = view.locator(".theme-switch-button:visible").first
+    for _ in range(3):
+        switch.focus()
+        view.keyboard.press("Enter")
+        if view.locator("html").get_attribute("data-mode") == "dark":
+            break
+    assert view.locator("html").get_attribute("data-theme") == "dark"
+    view.reload()
+    assert view.locator("html").get_attribute("data-theme") == "dark"
+    view.evaluate("localStorage.clear()")
+
+
+def test_tips_appear(site, tab):
+    """Over a citation, an equation, a figure and a term; also on focus."""
+    view = tab((site / "chapters/attention.html").as_uri(), base=site.as_uri())
+    settle(view)
+    kinds = {
+        "citation": 'article a.bibtex, article a[href*="#id"]',
+        "equation": 'article a[href^="#equation-"]',
+        "figure": 'article a[href^="#fig-"]',
+        "term": 'article a[href*="glossary.html#term-"]',
+    }
+    for kind, selector in kinds.items():
+        link = view.locator(selector).first
+        link.scroll_into_view_if_needed()
+        link.hover()
+        tip = view.locator(".tippy-box")
+        tip.wait_for(state="visible", timeout=3000)
+        assert tip.inner_text().strip(), kind
+        view.mouse.move(0, 0)
+        tip.wait_for(state="detached", timeout=3000)
+    assert view.trouble == []
+
+
+def test_motion_stops_when_asked(contexts, site):
+    view = contexts["light"].new_page()
+    view.emulate_media(reduced_motion="reduce")
+    view.goto((site / "chapters/attention.html").as_uri())
+    moving = view.evaluate(
+        """() => [...document.querySelectorAll("*")].filter((e) =>
+          parseFloat(getComputedStyle(e).transitionDuration) > 0.001).length"""
+    )
+    view.close()
+    assert moving == 0
+
+
+def test_printing_leaves_the_text(contexts, site):
+    """On paper: no sidebar, black on white, code that wraps."""
+    view = contexts["dark"].new_page()
+    view.goto((site / "chapters/attention.html").as_uri())
+    view.emulate_media(media="print")
+    assert not view.locator(".bd-sidebar-primary").is_visible()
+    assert not view.locator(".bd-header-article").is_visible()
+    wrap = view.locator("article pre").first.evaluate(
+        "e => getComputedStyle(e).whiteSpace"
+    )
+    ink = view.locator("article p").first.evaluate(
+        "e => getComputedStyle(e).color"
+    )
+    view.close()
+    assert wrap == "pre-wrap"
+    assert re.findall(r"\d+", ink)[:3] == ["0", "0", "0"]
+
+
+def test_readable_without_scripts(browser, site):
+    """The text, the formulas, the figures and the reasons of a quiz."""
+    context = browser.new_context(java_script_enabled=False)
+    view = context.new_page()
+    view.goto((site / "chapters/attention.html").as_uri())
+    assert view.locator("article h1").is_visible()
+    assert view.locator("article .katex-display").first.is_visible()
+    assert view.locator("article figure svg").first.is_visible()
+    context.close()
