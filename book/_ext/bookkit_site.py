@@ -13,7 +13,9 @@ from docutils import nodes
 from sphinx.util import logging
 
 import litformer
+from bookkit import study
 from bookkit.book import Book
+from bookkit.plain import Site
 
 log = logging.getLogger(__name__)
 BRANCH = "notebooks"  # holds the learner's notebooks, see "How to contribute"
@@ -39,43 +41,37 @@ def chapters(app) -> dict:
 
 def write_downloads(app, pagename) -> list[tuple[str, str, str, str]]:
     """Write the chapter's files below `_sources`; (name, text, icon, tip)."""
-    root, out = Path(app.srcdir), Path(app.outdir) / "_sources" / "chapters"
+    book = Book(Path(app.srcdir))
     name = pagename.split("/")[-1]
+    out = Path(app.outdir) / "_sources" / "chapters"
     out.mkdir(parents=True, exist_ok=True)
-    found = []
-    # as the book wrote it: the one beside it holds the reader's own answers
-    study = root / "_build" / "study" / ".pristine" / f"{name}.ipynb"
-    if study.exists():
-        (out / f"{name}-study.ipynb").write_bytes(study.read_bytes())
-        found.append(
-            (
-                f"{name}-study.ipynb",
-                "Study notebook",
-                "fas fa-pen",
-                "The chapter with the exercises open, to work in",
-            )
-        )
-    executed = root / "_build" / "executed" / f"{name}.ipynb"
-    if executed.exists():
-        (out / f"{name}.ipynb").write_bytes(executed.read_bytes())
-        notebook = nbformat.read(executed, as_version=4)
-        script = jupytext.writes(notebook, fmt="py:percent")
-        (out / f"{name}.py").write_text(script, encoding="utf-8")
-        found += [
-            (
-                f"{name}.ipynb",
-                "Executed notebook",
-                "fas fa-code",
-                "Every cell with the output that this page shows (.ipynb)",
-            ),
-            (
-                f"{name}.py",
-                "Python script",
-                "fas fa-file-code",
-                "The cells as one script (.py)",
-            ),
-        ]
-    return found
+    # made anew: what lies in `_build/study` holds a reader's own answers
+    made = study.notebook(book.chapter(name), Site(book))
+    nbformat.write(made, out / f"{name}-study.ipynb")
+    executed = book.root / "_build" / "executed" / f"{name}.ipynb"
+    (out / f"{name}.ipynb").write_bytes(executed.read_bytes())
+    script = jupytext.writes(nbformat.read(executed, 4), fmt="py:percent")
+    (out / f"{name}.py").write_text(script, encoding="utf-8")
+    return [
+        (
+            f"{name}-study.ipynb",
+            "Study notebook",
+            "fas fa-pen",
+            "The chapter with the exercises open, to work in",
+        ),
+        (
+            f"{name}.ipynb",
+            "Executed notebook",
+            "fas fa-code",
+            "Every cell with the output that this page shows (.ipynb)",
+        ),
+        (
+            f"{name}.py",
+            "Python script",
+            "fas fa-file-code",
+            "The cells as one script (.py)",
+        ),
+    ]
 
 
 def link(url: str, text: str, icon: str, tooltip: str) -> dict:

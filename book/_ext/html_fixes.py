@@ -13,34 +13,45 @@ from pathlib import Path
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
-# (pattern, replacement): what axe-core reports on this theme, in one table.
-# Every pattern leaves its own result alone, so applying twice is harmless.
-FIXES = [
+# What axe-core reports on this theme, in one table: the tags, the attribute,
+# and its new value (None takes it away). The order of attributes differs from
+# page to page, since sphinx-codeautolink writes some pages again.
+ATTRIBUTES = [
     # a summary has text of its own; another name on top hides it from voice
-    (r' aria-label="Toggle hidden content"', ""),
+    (r"<summary\b[^>]*>", "aria-label", None),
     # the same for the search button, whose visible text says more
-    (
-        r'(<button[^>]*search-button-field[^>]*?) aria-label="Search"',
-        r"\1",
-    ),
-    (
-        r'(<button[^>]*theme-switch-button[^>]*?) aria-label="[^"]*"',
-        r'\1 aria-label="Colour scheme"',
-    ),
+    (r"<button\b[^>]*search-button-field[^>]*>", "aria-label", None),
+    (r"<button\b[^>]*theme-switch-button[^>]*>", "aria-label", "Colour scheme"),
     # a list may hold only list items; biblioentry is not allowed on a div
-    (
-        r'(<div class="citation"[^>]*) role="doc-biblioentry"',
-        r'\1 role="listitem"',
-    ),
-    (r'(<span class="label"[^>]*?) role="[^"]*"', r"\1"),
+    (r'<div\b[^>]*class="citation"[^>]*>', "role", "listitem"),
+    (r'<span\b[^>]*class="label"[^>]*>', "role", None),
     # the logo and the contents stand in a landmark
-    (
-        r'<div( class="[^"]*")? id="pst-primary-sidebar"( class="[^"]*")?',
-        r'<div role="complementary" aria-label="Book"\1 '
-        r'id="pst-primary-sidebar"\2',
-    ),
+    (r'<div\b[^>]*id="pst-primary-sidebar"[^>]*>', "role", "complementary"),
+    (r'<div\b[^>]*id="pst-primary-sidebar"[^>]*>', "aria-label", "Book"),
 ]
-FIXES = [(re.compile(pattern), new) for pattern, new in FIXES]
+ATTRIBUTES = [(re.compile(tag), *rest) for tag, *rest in ATTRIBUTES]
+
+# markup that is wrong as such; applying it twice changes nothing
+MARKUP = [
+    # an empty corner of a table is no heading
+    (r'<th class="head([^"]*)">\s*(?:<p>\s*</p>)?\s*</th>', r"<td></td>"),
+    # a signature over several lines: a list of <dd> without any <dt>
+    (r"<dl>\s*((?:<dd>(?:(?!</dl>).)*?</dd>\s*)+)</dl>", None),
+]
+MARKUP = [(re.compile(old, re.S), new) for old, new in MARKUP]
+
+
+def set_attribute(tag: str, name: str, value: str | None) -> str:
+    """An HTML tag with one attribute set, or without it."""
+    tag = re.sub(rf'\s{name}="[^"]*"', "", tag)
+    return tag if value is None else f'{tag[:-1]} {name}="{value}">'
+
+
+def signature_lines(match: re.Match) -> str:
+    """Each parameter of a long signature on a line of its own."""
+    inner = match[1].replace("<dd>", '<span class="sig-line">')
+    return f'<span class="sig-lines">{inner.replace("</dd>", "</span>")}</span>'
+
 
 # only the search page needs the index
 SEARCH = re.compile(
@@ -51,8 +62,12 @@ SEARCH = re.compile(
 
 def fix(text: str, *, keep_search: bool = False) -> str:
     """One page of HTML, mended."""
-    for pattern, new in FIXES:
-        text = pattern.sub(new, text)
+    for pattern, name, value in ATTRIBUTES:
+        text = pattern.sub(
+            lambda m, n=name, v=value: set_attribute(m[0], n, v), text
+        )
+    for pattern, new in MARKUP:
+        text = pattern.sub(new or signature_lines, text)
     return text if keep_search else SEARCH.sub("", text)
 
 

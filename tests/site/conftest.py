@@ -91,7 +91,9 @@ def contexts(browser):
     """One browser context per colour scheme, shared by all tests."""
     made = {
         scheme: browser.new_context(
-            color_scheme=scheme, viewport={"width": 1280, "height": 900}
+            color_scheme=scheme,
+            reduced_motion="reduce",  # no waiting for transitions
+            viewport={"width": 1280, "height": 900},
         )
         for scheme in ("light", "dark")
     }
