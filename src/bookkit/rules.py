@@ -67,7 +67,8 @@ def known_tags(chapter: Chapter) -> Iterator[Problem]:
             if tag in TAGS or tag.startswith("export-to:"):
                 continue
             near = difflib.get_close_matches(tag, TAGS, 1)
-            hint = f"Is it `{near[0]}`?" if near else "See CONTRIBUTING."
+            known = ", ".join(sorted(TAGS))
+            hint = f"Is it `{near[0]}`?" if near else f"There are: {known}."
             yield Problem(cell.where(), f"an unknown tag, `{tag}`. {hint}")
 
 

@@ -90,7 +90,7 @@ CLEAN = [
 BROKEN = {
     "known_tags": [
         ([cell("x = 1", "exprot")], "x = 1", "`exprot`. Is it `export`"),
-        ([cell("x = 1", "zzz")], "x = 1", "an unknown tag, `zzz`"),
+        ([cell("x = 1", "zzz")], "x = 1", "`zzz`. There are: check,"),
     ],
     "hidden_tests": [
         ([cell("assert math", "test")], "assert", "`test` shows in the book"),
