@@ -392,7 +392,7 @@ def test_plane_by_keyboard(open_page):
     assert handles.count() == 5
     q, k, v = trained()
     key = box.get_by_role("slider", name="key of Ben")
-    start = point(key)
+    before, start = said.inner_text(), point(key)
     assert start == pytest.approx(k[2].tolist(), abs=0.005)
     key.focus()
     for press in ("ArrowRight", "ArrowUp", "Shift+ArrowRight", "ArrowLeft"):
@@ -404,7 +404,8 @@ def test_plane_by_keyboard(open_page):
     torch.testing.assert_close(heat(box), both(q, k, v)[0], atol=0.02, rtol=0)
     _, output = both(q, k, v)
     page.wait_for_function(
-        "document.querySelector('.said').textContent.includes('Output')"
+        "before => document.querySelector('.said').textContent !== before",
+        arg=before,
     )
     words = said.inner_text().replace("\u2212", "-")
     assert words.startswith("she attends to Ada ")
@@ -651,3 +652,48 @@ def test_nothing_moves_by_itself_for_who_asked(open_page):
 
     assert moving(reduced_motion="no-preference") > 0
     assert moving(reduced_motion="reduce") == 0
+
+
+# --- the built site ----------------------------------------------------------
+SITE = ROOT / "_build" / "html"
+AXE = ROOT / "_build" / "web" / "node_modules" / "axe-core" / "axe.min.js"
+USE_EVERYTHING = """() => {
+  document.querySelectorAll("details").forEach((d) => (d.open = true));
+  document.querySelectorAll("form.bk-quiz").forEach((form, i) => {
+    const right = (input) => input.dataset.correct === "1";
+    const inputs = [...form.querySelectorAll("input")];
+    inputs.find((input) => right(input) === (i % 2 === 0)).click();
+    form.requestSubmit();
+  });
+  document
+    .querySelectorAll(".bk-widget input[type=checkbox]")
+    .forEach((box) => box.click());
+}"""
+CHECK = """() => axe.run(
+  { include: [[".bk-quiz"], [".bk-widget"], [".bk-details"],
+    [".exercise-group"], [".errata"]].filter(
+      ([s]) => document.querySelector(s)) },
+  { resultTypes: ["violations"], preload: false },
+).then((r) => r.violations.flatMap((v) =>
+  v.nodes.map((n) => `${v.id}: ${n.html.slice(0, 150)}`)))"""
+
+
+@pytest.mark.skipif(
+    not (SITE.exists() and AXE.exists()), reason="the site is not built"
+)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("chapter", ["attention", "masks"])
+def test_built_page_in_use(chromium, chapter, scheme):
+    """The page's numbers are the chapter's; every state is accessible."""
+    context = chromium.new_context(color_scheme=scheme, reduced_motion="reduce")
+    page = context.new_page()
+    page.goto((SITE / "chapters" / f"{chapter}.html").as_uri())
+    boxes = page.locator(".bk-widget").all()
+    assert boxes
+    for box in boxes:
+        assert float(box.get_attribute("data-maxdiff")) < 1e-3
+    page.evaluate(USE_EVERYTHING)
+    page.add_script_tag(path=str(AXE))
+    page.wait_for_timeout(500)
+    assert page.evaluate(CHECK) == []
+    context.close()

@@ -408,6 +408,7 @@
     }
 
     update({}, true);
+    said.textContent = valuePlane.root.getAttribute("aria-label");
     const plain = lit.attention(tensors.q, tensors.k, tensors.v);
     const causal = lit.attention(tensors.q, tensors.k, tensors.v, {
       causal: true,
