@@ -39,6 +39,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 
 from bookkit import checks, progress
 
@@ -422,6 +423,75 @@ def _transposed(a: torch.Tensor, b: torch.Tensor) -> bool:
         and a.shape == b.mT.shape == b.shape
         and a.dtype == b.dtype
         and torch.allclose(a.mT.double(), b.double(), atol=1e-6)
+    )
+
+
+# --------------------------------------------------------- what is ruled out
+
+
+def without(
+    function: Callable, *names: str, module: str = "", nan: bool = True
+) -> Callable:
+    """`function`, which raises `Wrong` once it calls what is ruled out.
+
+    An exercise that says "without a softmax of torch" means it: `names` are
+    functions and methods of torch, `module` one whose functions may not be
+    used either. With `nan=False` no operation may give a NaN on the way, not
+    even one that is repaired afterwards.
+    """
+
+    @functools.wraps(function)
+    def watched(*args, **kwargs):
+        with _Without(names, module, nan):
+            return function(*args, **kwargs)
+
+    return watched
+
+
+class _Without(TorchFunctionMode):
+    """Sees each call into torch, of functions and of methods alike."""
+
+    def __init__(self, names, module: str, nan: bool) -> None:
+        super().__init__()
+        self.names, self.module, self.nan = names, module, nan
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        name = getattr(func, "__name__", "")
+        if name in self.names:
+            raise Wrong(
+                f"Your answer calls `{name}`, which this exercise rules out.",
+                hint="Read the exercise again: it says what may not be used.",
+            )
+        if self.module and self._inside():
+            raise Wrong(
+                f"Your answer calls `{self.module}`, which this exercise "
+                "rules out.",
+                hint="Read the exercise again: it says what may not be used.",
+            )
+        result = func(*args, **(kwargs or {}))
+        if not self.nan and _has_nan(result):
+            raise Wrong(
+                f"A NaN arises on the way, in `{name}`.",
+                got=result,
+                hint="Repairing it afterwards is too late: it hides every "
+                "other NaN too. Arrange that it does not arise.",
+            )
+        return result
+
+    def _inside(self) -> bool:
+        frame = sys._getframe(2)
+        while frame is not None:
+            if frame.f_globals.get("__name__") == self.module:
+                return True
+            frame = frame.f_back
+        return False
+
+
+def _has_nan(value) -> bool:
+    return (
+        isinstance(value, torch.Tensor)
+        and value.is_floating_point()
+        and bool(value.isnan().any())
     )
 
 
@@ -902,6 +972,8 @@ def _error_hint(error: Exception, said: str) -> str:
             "Two shapes do not fit. Print them just before this line; is a "
             "transpose missing?"
         )
+    if "can't allocate memory" in said or isinstance(error, MemoryError):
+        return "The input is too large to build a table of it: use a formula."
     if "Expected size for first two dimensions" in said:
         return "The inner sizes of a matrix product differ: transpose one."
     if "NoneType" in said:

@@ -30,6 +30,7 @@ from bookkit.check import (
     expect_equal,
     expect_shape,
     show,
+    without,
 )
 
 
@@ -288,6 +289,55 @@ def test_writing_into_the_input_does_not_fool_the_check(write_checks):
     result = examine("tiny.same", {"f": cheat})
     assert result.status == "wrong"
     assert "changes its argument `x` in place" in result.details["Note"]
+
+
+def test_what_is_ruled_out_is_seen_however_it_is_called():
+    x = torch.randn(3, 4)
+    ways = [
+        lambda x: torch.softmax(x, -1),
+        lambda x: x.softmax(-1),
+        torch.nn.Softmax(-1),
+        lambda x: torch.nn.functional.softmax(x, -1),
+    ]
+    for way in ways:
+        with pytest.raises(Wrong, match=r"calls `softmax`.*rules out"):
+            without(lambda x, way=way: way(x), "softmax")(x)
+    allowed = without(lambda x: (x.exp() + 1).log(), "softmax")
+    assert torch.equal(allowed(x), (x.exp() + 1).log())
+
+
+def test_autograd_and_modules_can_be_ruled_out():
+    from litformer.attention import attention_weights
+
+    def slope(x):
+        leaf = x.clone().requires_grad_()
+        return torch.autograd.grad(leaf.square().sum(), leaf)[0]
+
+    with pytest.raises(Wrong, match="calls `grad`"):
+        without(slope, "grad")(torch.randn(3))
+    q = torch.randn(1, 1, 2, 3)
+    looks = without(lambda q: attention_weights(q, q), module="torch.nn")
+    assert looks(q).shape == (1, 1, 2, 2)
+    with pytest.raises(Wrong, match=r"calls `litformer\.attention`"):
+        without(
+            lambda q: attention_weights(q, q), module="litformer.attention"
+        )(q)
+
+
+def test_a_nan_that_is_repaired_can_be_ruled_out():
+    def repaired(x):
+        return (x / x).nan_to_num()
+
+    zero = torch.zeros(2)
+    assert torch.equal(without(repaired)(zero), zero)
+    with pytest.raises(Wrong, match=r"NaN arises on the way, in `.*div"):
+        without(repaired, nan=False)(zero)
+
+
+def test_a_table_too_large_for_memory_is_put_into_words(answer):
+    result = answer("import torch\ndef f(x): return torch.ones(2**60)")
+    assert result.status == "error"
+    assert "use a formula" in result.text
 
 
 def test_in_place_is_noted_when_the_answer_is_right(answer):

@@ -2,6 +2,28 @@
 
 MUTANTS = {
     "attention.repair-the-cat": {
+        "scaled-by-the-number-of-keys": (
+            """
+import torch
+
+def repaired(q, k, v):
+    products = k @ q
+    weights = torch.softmax(products / len(k) ** 0.5, 0)
+    return products, weights, weights @ v
+""",
+            r"root of the number of keys",
+        ),
+        "calls-attention": (
+            """
+import torch
+from litformer.attention import attention_weights
+
+def repaired(q, k, v):
+    w = attention_weights(q[None, None, None], k[None, None])[0, 0, 0]
+    return k @ q, w, w @ v
+""",
+            r"calls `litformer.attention`",
+        ),
         "forgot-the-scale": (
             """
 import torch
@@ -68,6 +90,27 @@ def repaired(q, k, v):
         ),
     },
     "attention.stable-softmax": {
+        "calls-softmax": (
+            """
+import torch
+
+def stable_softmax(scores):
+    return torch.nan_to_num(torch.nn.Softmax(-1)(scores))
+""",
+            r"calls `softmax`",
+        ),
+        "empty-only-if-all-is": (
+            """
+import torch
+
+def stable_softmax(scores):
+    if scores.isneginf().all():
+        return torch.zeros_like(scores)
+    e = (scores - scores.amax(-1, keepdim=True)).exp()
+    return e / e.sum(-1, keepdim=True)
+""",
+            r"beside one that is not",
+        ),
         "no-maximum": (
             """
 def stable_softmax(scores):
@@ -111,6 +154,40 @@ def stable_softmax(scores):
         ),
     },
     "attention.temperature": {
+        "nan-entropy": (
+            """
+import math
+
+def temperature_for(scores, keys_in_use):
+    low, high = 1e-4, 1e4
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        w = (scores / middle).softmax(-1)
+        if (-(w * w.log()).sum()).exp() < keys_in_use:
+            low = middle
+        else:
+            high = middle
+    return middle
+""",
+            r"0 ln 0 is NaN",
+        ),
+        "sum-of-squares": (
+            """
+import math
+
+def temperature_for(scores, keys_in_use):
+    low, high = 1e-4, 1e4
+    for _ in range(60):
+        middle = math.sqrt(low * high)
+        w = (scores.double() / middle).softmax(-1)
+        if 1 / w.square().sum() < keys_in_use:
+            low = middle
+        else:
+            high = middle
+    return middle
+""",
+            r"squared weights",
+        ),
         "inverse": (
             """
 import torch
@@ -202,6 +279,28 @@ def temperature_for(scores, keys_in_use):
         ),
     },
     "attention.equivariant-or-invariant": {
+        "one-swap-only": (
+            """
+import torch
+
+def classify(f):
+    kinds = set()
+    for _ in range(9):
+        x = torch.randn(6, 4)
+        order = torch.tensor([1, 0, 2, 3, 4, 5])
+        before, after = f(x), f(x[order])
+        if torch.allclose(after, before, atol=1e-5):
+            kinds.add("invariant")
+        elif before.ndim == 2 and torch.allclose(
+            after, before[order], atol=1e-5
+        ):
+            kinds.add("equivariant")
+        else:
+            return "neither"
+    return kinds.pop()
+""",
+            r"the last row[\s\S]*One permutation that passes proves",
+        ),
         "names-exchanged": (
             """
 import torch
@@ -285,6 +384,29 @@ def classify(f):
         ),
     },
     "attention.kill-the-mutants": {
+        "no-mask": (
+            """
+import torch
+
+def killer():
+    q, k, v = torch.randn(2, 3, 5, 11), torch.randn(2, 3, 7, 11), None
+    return dict(q=q, k=k, v=torch.randn(2, 3, 7, 13), mask=None, causal=True)
+""",
+            r"mask must be a tensor",
+        ),
+        "nan": (
+            """
+import torch
+
+def killer():
+    q, k = torch.randn(2, 3, 5, 11), torch.randn(2, 3, 7, 11)
+    mask = torch.ones(5, 7).bool()
+    mask[:, 1] = False
+    v = torch.full((2, 3, 7, 13), float("nan"))
+    return dict(q=q, k=k, v=v, mask=mask, causal=True)
+""",
+            r"right answer itself is not finite",
+        ),
         "all-sizes-equal": (
             """
 import torch
@@ -386,6 +508,21 @@ def killer():
         ),
     },
     "attention.merge": {
+        "half-a-is-never-empty": (
+            """
+import math
+import torch
+
+def merge(out_a, lse_a, out_b, lse_b):
+    if (lse_a == -math.inf).all():
+        return out_b, lse_b
+    ahead = lse_b - lse_a
+    share = torch.sigmoid(ahead)[:, None]
+    lse = lse_a + torch.nn.functional.softplus(ahead)
+    return (1 - share) * out_a + share * out_b, lse
+""",
+            r"sees nothing in half a",
+        ),
         "plain-mean": (
             """
 import torch
@@ -448,6 +585,33 @@ def merge(out_a, lse_a, out_b, lse_b):
         ),
     },
     "attention.backward-by-hand": {
+        "calls-autograd": (
+            """
+import math
+import torch
+
+def attention_backward(q, k, v, out, lse, grad):
+    def weigh(q, k, v):
+        scores = q @ k.T / math.sqrt(q.shape[1])
+        return (scores - lse[:, None]).exp() @ v
+
+    return torch.autograd.functional.vjp(weigh, (q, k, v), grad)[1]
+""",
+            r"calls `(grad|backward|requires_grad_)`",
+        ),
+        "calls-softmax": (
+            """
+import math
+import torch
+
+def attention_backward(q, k, v, out, lse, grad):
+    scale = 1 / math.sqrt(q.shape[1])
+    w = (q @ k.T * scale).softmax(-1)
+    d = scale * w * (grad @ v.T - (grad * out).sum(-1, keepdim=True))
+    return d @ k, d.T @ q, w.T @ grad
+""",
+            r"calls `softmax`",
+        ),
         "forgot-the-blend": (
             """
 def attention_backward(q, k, v, out, lse, grad):

@@ -2,6 +2,26 @@
 
 MUTANTS = {
     "masks.count-visible": {
+        "loops-over-the-ramp": (
+            """
+def visible(t, s, window):
+    ramp = max(0, min(s, window - 1) - (s - t))
+    total = 0
+    for position in range(s - t, s - t + ramp):
+        total += position + 1
+    return total + (t - ramp) * window
+""",
+            r"takes too long",
+        ),
+        "builds-the-mask": (
+            """
+from litformer.masks import sliding_window_mask
+
+def visible(t, s, window):
+    return int(sliding_window_mask(t, s, window=window).sum())
+""",
+            r"use a formula",
+        ),
         "no-ramp": (
             """
 def visible(t, s, window):
@@ -142,6 +162,38 @@ def decoding_mask(padding, cached, new):
         ),
     },
     "masks.pack": {
+        "ids-from-lengths": (
+            """
+import torch
+import torch.nn.functional as F
+from litformer.masks import document_positions
+
+def pack(documents, width):
+    tokens = torch.cat(documents)
+    tail = (0, width - len(tokens))
+    ids = torch.cat([torch.full_like(d, len(d)) for d in documents])
+    ids = F.pad(ids, tail, value=-1)[None]
+    return F.pad(tokens, tail)[None], ids, document_positions(ids)
+""",
+            r"Positions start again|have the same id",
+        ),
+        "float-ids": (
+            """
+import torch
+
+def pack(documents, width):
+    tokens = torch.zeros(1, width, dtype=torch.long)
+    ids, positions = torch.full((1, width), -1.0), torch.zeros_like(tokens)
+    start = 0
+    for n, document in enumerate(documents):
+        end = start + len(document)
+        tokens[0, start:end], ids[0, start:end] = document, n
+        positions[0, start:end] = torch.arange(len(document))
+        start = end
+    return tokens, ids, positions
+""",
+            r"`ids` must hold integers",
+        ),
         "positions-run-on": (
             """
 import torch
@@ -257,6 +309,30 @@ def from_heads(mask, n_heads):
         ),
     },
     "masks.safe-softmax": {
+        "repaired-afterwards": (
+            """
+import math
+
+def safe_softmax(scores, mask):
+    return scores.masked_fill(~mask, -math.inf).softmax(-1).nan_to_num(0)
+""",
+            r"A NaN arises on the way, in `softmax`",
+        ),
+        "calls-the-kernel": (
+            """
+import math
+import torch
+import torch.nn.functional as F
+
+def safe_softmax(scores, mask):
+    hidden = scores.masked_fill(~mask, -math.inf)[:, None]
+    b, _, t, s = hidden.shape
+    q, k = torch.zeros(b, 1, t, 1), torch.zeros(b, 1, s, 1)
+    v = torch.eye(s).expand(b, 1, s, s)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=hidden)[:, 0]
+""",
+            r"calls `scaled_dot_product_attention`",
+        ),
         "minus-inf-only": (
             """
 import math

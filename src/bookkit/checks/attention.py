@@ -15,6 +15,7 @@ from bookkit.check import (
     expect_close,
     expect_equal,
     expect_shape,
+    without,
 )
 from litformer.attention import attention
 
@@ -41,6 +42,12 @@ def _recognise(got, expected, mistakes, *, on, atol=1e-5) -> None:
 @exercise("attention.repair-the-cat")
 def repair_the_cat(repaired):
     """Dot products, weights and output of one query."""
+    repaired = without(
+        repaired,
+        "scaled_dot_product_attention",
+        "multi_head_attention_forward",
+        module="litformer.attention",
+    )
     cat = (
         torch.tensor([0.1, 0.2]),
         torch.tensor([[0.3, 0.4], [0.1, 0.2], [0.5, 0.6]]),
@@ -83,6 +90,12 @@ def repair_the_cat(repaired):
                 ),
                 "This multiplies by the square root of d_k, where it should "
                 "divide.": torch.softmax(raw * scale, 0),
+                "This divides by the root of the number of keys: d_k is the "
+                "length of q.": torch.softmax(raw / math.sqrt(len(k)), 0),
+                "This divides by the root of the width of the values: d_k is "
+                "the length of q.": (
+                    torch.softmax(raw / math.sqrt(v.shape[1]), 0)
+                ),
                 "The softmax is missing: these are the scaled scores.": raw
                 / scale,
                 "These are normalised without the exponential.": (
@@ -112,6 +125,9 @@ def repair_the_cat(repaired):
 @exercise("attention.stable-softmax")
 def stable_softmax(stable_softmax):
     """Softmax on ordinary, huge, mixed and fully masked rows."""
+    stable_softmax = without(
+        stable_softmax, "softmax", "log_softmax", "softmin"
+    )
     small = _normal(2, 3, 5)
     _recognise(
         stable_softmax(small.clone()),
@@ -148,20 +164,27 @@ def stable_softmax(stable_softmax):
         on="scores [0, -inf, 1]",
         hint="A score of -inf must get weight 0.",
     )
-    empty = torch.full((1, 3), -math.inf)
-    expect_close(
-        stable_softmax(empty),
-        torch.zeros(1, 3),
-        on="a row that is -inf throughout",
-        hint="-inf - (-inf) is NaN, and so is 0 / 0. Such a row needs a "
-        "maximum of 0 and a divisor that is not 0.",
-    )
+    for beside in ([], [[0.0, 1.0, 2.0]]):
+        rows = torch.tensor([[-math.inf] * 3, *beside])
+        expect_close(
+            stable_softmax(rows),
+            rows.softmax(-1).nan_to_num(),
+            on="a row that is -inf throughout"
+            + (", beside one that is not" if beside else ""),
+            hint="-inf - (-inf) is NaN, and so is 0 / 0. Such a row needs a "
+            "maximum of 0 and a divisor that is not 0.",
+        )
     return "This is how attention treats a query that may see nothing."
 
 
 def _keys_in_use(scores, temperature) -> float:
     w = torch.softmax(scores.double() / temperature, -1)
     return torch.special.entr(w).sum().exp().item()
+
+
+def _inverse_sum_of_squares(scores, temperature) -> float:
+    w = torch.softmax(scores.double() / temperature, -1)
+    return 1 / w.square().sum().item()
 
 
 @exercise("attention.temperature", seconds=20)
@@ -196,7 +219,13 @@ def temperature(temperature_for):
             hint = (
                 "This is one end of what is possible. More temperature means "
                 "more keys in use: does the search move the right end of its "
-                "interval?"
+                "interval? And is the entropy a number: 0 ln 0 is NaN in "
+                "floating point?"
+            )
+        elif abs(_inverse_sum_of_squares(scores, tau) / wanted - 1) < 2e-3:
+            hint = (
+                "Here 1 over the sum of the squared weights has the wanted "
+                "value. That counts keys too, but in another way."
             )
         elif abs(entropy - wanted) < 1e-2:
             hint = (
@@ -207,8 +236,10 @@ def temperature(temperature_for):
             hint = "This takes the entropy in bits. Nats belong to exp."
         elif abs(got / wanted - 1) < 0.2:
             hint = "Near, but not within 0.1 %: search longer."
-        else:
+        elif scores.abs().max() > 20 or scores.abs().max() < 0.2:
             hint = "Is the interval wide enough for such scores?"
+        else:
+            hint = "Is it the exponential of the entropy that you compare?"
         raise Wrong(
             f"At your temperature {tau:.4g} there are {got:.4g} keys in use, "
             f"not {wanted}.",
@@ -223,10 +254,10 @@ def temperature(temperature_for):
 
 def _permutation_zoo():
     """name -> (function, what it is)."""
-    w = _normal(5, 5, seed=11)
-    table = _normal(7, 5, seed=12)
 
     def attend(x, causal=False):
+        # of any width, since the learner chooses the shape of x
+        w = _normal(x.shape[1], x.shape[1], seed=11).to(x)
         q, k, v = ((x @ m)[None, None] for m in (w, w.T, w @ w))
         return attention(q, k, v, causal=causal)[0, 0]
 
@@ -244,7 +275,7 @@ def _permutation_zoo():
         ),
         "causal self-attention": (lambda x: attend(x, True), "neither"),
         "positions added, then self-attention": (
-            lambda x: attend(x + table[: len(x)]),
+            lambda x: attend(x + _normal(*x.shape, seed=12).to(x)),
             "neither",
         ),
         "rows in reverse order": (lambda x: x.flip(0), "neither"),
@@ -257,6 +288,9 @@ def _permutation_zoo():
             "invariant",
         ),
         "the first row": (lambda x: x[0], "neither"),
+        # whoever moves two rows only leaves one of these three where it is
+        "the last row": (lambda x: x[-1], "neither"),
+        "the row in the middle": (lambda x: x[len(x) // 2], "neither"),
         "each row's entries in reverse order": (
             lambda x: x.flip(1),
             "equivariant",
@@ -270,7 +304,7 @@ def _permutation_zoo():
 
 @exercise("attention.equivariant-or-invariant")
 def equivariant_or_invariant(classify):
-    """Thirteen functions, some of them treacherous."""
+    """Fifteen functions, some of them treacherous."""
     for name, (f, kind) in _permutation_zoo().items():
         for _ in range(3):  # an answer by luck rarely comes three times
             answer = classify(f)
@@ -373,6 +407,8 @@ def kill_the_mutants(killer):
         )
     q, k, v, mask = (given[n] for n in ("q", "k", "v", "mask"))
     causal = bool(given["causal"])
+    if not isinstance(mask, torch.Tensor):
+        raise Wrong("The mask must be a tensor, of dtype bool.", got=mask)
     try:
         right = attention(q, k, v, mask, causal=causal)
     except (ValueError, TypeError) as error:
@@ -387,6 +423,13 @@ def kill_the_mutants(killer):
             "Some query may attend to no key at all. Leave each of them one.",
             on=on,
             hint="Together, mask and causal forbid a whole row.",
+        )
+    if not right.isfinite().all():
+        raise Wrong(
+            "The right answer itself is not finite, so nothing can differ "
+            "from it.",
+            on=on,
+            got=right,
         )
     for name, mutant in _mutants().items():
         gap = (mutant(q, k, v, mask, causal) - right).abs().max().item()
@@ -462,16 +505,21 @@ def merge(merge):
             on=f"the log-sum-exp of {on}",
             atol=1e-4,
         )
-    q, k, v = _normal(2, 3), _normal(4, 3, seed=1), _normal(4, 3, seed=2)
-    allowed = torch.tensor([[0, 0, 1, 1], [0, 0, 0, 0]]).bool()
+    q, k, v = _normal(4, 3), _normal(4, 3, seed=1), _normal(4, 3, seed=2)
+    allowed = torch.tensor(
+        [[0, 0, 1, 1], [0, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 1]]
+    ).bool()
     a = part(q, k[:2], v[:2], allowed[:, :2])
     b = part(q, k[2:], v[2:], allowed[:, 2:])
     expected, lse = part(q, k, v, allowed)
     got, got_lse = merge(*a, *b)
-    on = "query 0 sees nothing in half a, query 1 sees nothing at all"
+    on = (
+        "query 0 sees nothing in half a, query 1 sees nothing at all, query 2 "
+        "nothing in half b"
+    )
     hint = (
         "Where both log-sum-exps are -inf, -inf - (-inf) is NaN. The output "
-        "of such a query is 0."
+        "of such a query is 0. Each half may be the empty one."
     )
     expect_close(got, expected, on=on, hint=hint)
     expect_close(got_lse, lse, on=f"the log-sum-exp; {on}", hint=hint)
@@ -495,6 +543,11 @@ def backward_by_hand(attention_backward):
     expected = torch.autograd.grad(out, leaves, grad)
     weights, out = weights.detach(), out.detach()
     lse = scores.detach().logsumexp(-1)
+    attention_backward = without(
+        attention_backward,
+        *("softmax", "log_softmax", "grad", "backward"),
+        *("scaled_dot_product_attention", "requires_grad_"),
+    )
     answer = attention_backward(q, k, v, out, lse, grad)
     if not isinstance(answer, tuple | list) or len(answer) != 3:
         raise Wrong(
