@@ -19,9 +19,7 @@ from blocks import setup as setup_blocks
 from docutils import nodes
 from docutils.parsers.rst import directives
 from sphinx.application import Sphinx
-from sphinx.util import logging
 
-log = logging.getLogger(__name__)
 MIME = "application/vnd.bookkit.widget+json"
 NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
@@ -87,10 +85,8 @@ def payloads(notebook: Path) -> dict[str, dict]:
 def write_data(app: Sphinx, node: widget) -> None:
     """Write a widget's data as a script that hands it to the runtime."""
     name = node["block"]
-    payload = payloads(Path(node["notebook"])).get(name)
-    if payload is None:  # the chapter was run anew since the page was read
-        log.warning("widget %s: its export is gone", name, location=node)
-        return
+    # it is there: a changed notebook has the page read again (dependency)
+    payload = payloads(Path(node["notebook"]))[name]
     text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
     path = Path(app.outdir) / "_static" / "widgets" / f"{name}.data.js"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,22 +10,11 @@ import shutil
 import pytest
 import torch
 
-from bookkit.book import BookError
-from bookkit.diagrams import find_chromium
 from bookkit.widget import export
 from litformer import masks
 from litformer.attention import attention, attention_weights
 from tiny_site import EXERCISE, INTERVIEW, ROOT, Site
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 pytestmark = pytest.mark.browser
 QUIZZES = """\
 ```{quiz} NAME.one
@@ -124,7 +113,7 @@ def builder():
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory):
+def small(tmp_path_factory):
     """One page with everything, with the scripts of the book."""
     site = Site(tmp_path_factory.mktemp("browser"), "sphinx_book_theme")
     static = site.root / "book" / "_static"
@@ -147,29 +136,13 @@ def site(tmp_path_factory):
     return site
 
 
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    try:
-        path = find_chromium()
-    except BookError as error:
-        pytest.skip(str(error))
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=str(path), args=FLAGS
-        )
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(site, chromium):
+def open_page(small, browser):
     """Open the page: open_page(hash="#id", **options of the context)."""
     contexts, errors = [], []
 
     def open_it(fragment="", init="", **options):
-        context = chromium.new_context(**options)
+        context = browser.new_context(**options)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
@@ -179,7 +152,7 @@ def open_page(site, chromium):
         )
         if init:
             page.add_init_script(init)
-        path = site.root / "_build" / "html" / "chapters" / "alpha.html"
+        path = small.root / "_build" / "html" / "chapters" / "alpha.html"
         page.goto(path.as_uri() + fragment)
         return page
 
@@ -655,8 +628,6 @@ def test_nothing_moves_by_itself_for_who_asked(open_page):
 
 
 # --- the built site ----------------------------------------------------------
-SITE = ROOT / "_build" / "html"
-AXE = ROOT / "_build" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 USE_EVERYTHING = """() => {
   document.querySelectorAll("details").forEach((d) => (d.open = true));
   document.querySelectorAll("form.bk-quiz").forEach((form, i) => {
@@ -678,22 +649,21 @@ CHECK = """() => axe.run(
   v.nodes.map((n) => `${v.id}: ${n.html.slice(0, 150)}`)))"""
 
 
-@pytest.mark.skipif(
-    not (SITE.exists() and AXE.exists()), reason="the site is not built"
-)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("chapter", ["attention", "masks"])
-def test_built_page_in_use(chromium, chapter, scheme):
+def test_built_page_in_use(site, tab, axe, chapter, scheme):
     """The page's numbers are the chapter's; every state is accessible."""
-    context = chromium.new_context(color_scheme=scheme, reduced_motion="reduce")
-    page = context.new_page()
-    page.goto((SITE / "chapters" / f"{chapter}.html").as_uri())
-    boxes = page.locator(".bk-widget").all()
+    opened = tab(
+        (site / "chapters" / f"{chapter}.html").as_uri(), scheme, site.as_uri()
+    )
+    boxes = opened.locator(".bk-widget").all()
     assert boxes
     for box in boxes:
         assert float(box.get_attribute("data-maxdiff")) < 1e-3
-    page.evaluate(USE_EVERYTHING)
-    page.add_script_tag(path=str(AXE))
-    page.wait_for_timeout(500)
-    assert page.evaluate(CHECK) == []
-    context.close()
+    opened.evaluate(USE_EVERYTHING)
+    opened.evaluate(axe)
+    opened.wait_for_timeout(500)
+    assert opened.evaluate(CHECK) == []
+    # leave no answers to the tests that share this browser
+    opened.evaluate("localStorage.clear()")
+    assert opened.trouble == []

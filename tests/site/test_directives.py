@@ -297,6 +297,18 @@ def test_widget_data_follows_the_executed_notebook(tmp_path):
         assert f'"n":{value}' in data.read_text()
 
 
+def test_widget_may_be_fed_by_another_chapter(tmp_path):
+    site = Site(tmp_path)
+    site.page(
+        "chapters/beta",
+        "```{widget} plane\n:chapter: alpha\n\nDrag.\n```\n",
+    )
+    site.executed("alpha", export("plane", tensors={}, config={"n": 7}))
+    assert site.build() == []
+    data = tmp_path / "_build/html/_static/widgets/plane.data.js"
+    assert '"n":7' in data.read_text()
+
+
 # --- what they refuse --------------------------------------------------------
 def cut(text: str, start: str, end: str) -> str:
     """`text` without the part from `start` up to `end`."""
