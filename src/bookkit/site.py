@@ -119,6 +119,7 @@ def _make(book: Book, site: Path, *, strict: bool = True) -> dict:
     work = book.root / "_build" / "sphinx"
     shutil.rmtree(work, ignore_errors=True)
     try:
+        work.mkdir(parents=True)
         found = _jupyter_book(book.root, work, strict=strict)
         made = work / "_build" / "html"
         files = [f for f in made.rglob("*") if f.is_file()]
@@ -331,6 +332,7 @@ def serve(book: Book, port: int) -> None:
             rebuild(book.root)
     finally:
         server.shutdown()
+        server.server_close()
 
 
 def rebuild(root: Path) -> None:
