@@ -1,7 +1,9 @@
 """The command line: `python -m bookkit COMMAND`."""
 
 import argparse
+import errno
 import importlib
+import os
 import sys
 
 from bookkit.book import BookError
@@ -23,7 +25,7 @@ COMMANDS = {
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; a `BookError` becomes one line on stderr."""
+    """Run one command; what a person must mend becomes one message."""
     parser = argparse.ArgumentParser(
         prog="bookkit", description="Makes The Literate Transformer."
     )
@@ -40,9 +42,25 @@ def main(argv: list[str] | None = None) -> int:
     except BookError as error:
         print(f"bookkit {args.command}: {error}", file=sys.stderr)
         return 2
+    except OSError as error:  # one that no command knows better about
+        print(f"bookkit {args.command}: {_said(error)}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"\nbookkit {args.command}: interrupted.", file=sys.stderr)
         return 130
+
+
+def _said(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    text = f"{where}{error.strerror or error}."
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        text += " Free some space and run the command again."
+    trace = error.__traceback__
+    while trace.tb_next:  # a mistake of ours is found all the same
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    place = f"{os.path.basename(code.co_filename)}:{trace.tb_lineno}"
+    return f"{text} (in {place})"
 
 
 if __name__ == "__main__":

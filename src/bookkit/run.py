@@ -7,6 +7,7 @@ interruption keeps what is finished.
 """
 
 import contextlib
+import io
 import os
 import signal
 import tempfile
@@ -243,7 +244,7 @@ def _pytest(root, chapters, reporter, workers, timeout, update) -> None:
     log = root / "_build" / "run.log"
     try:
         log.parent.mkdir(exist_ok=True)
-        stream = log.open("w", encoding="utf-8")
+        stream = _Log(log.open("wb"), encoding="utf-8")
     except OSError as error:
         raise BookError(
             f"{log}: cannot be written ({error.strerror})."
@@ -257,6 +258,29 @@ def _pytest(root, chapters, reporter, workers, timeout, update) -> None:
     if code not in (0, 1, 2):
         tail = "\n".join(log.read_text("utf-8").splitlines()[-20:])
         raise BookError(f"pytest stopped (see {log}):\n{tail}")
+
+
+class _Log(io.TextIOWrapper):
+    """On a full disk the log ends early, and the run goes on without it.
+
+    The executed notebook is what matters, and it says so if it has no room.
+    """
+
+    def write(self, text: str) -> int:
+        """Write, if there is room."""
+        with contextlib.suppress(OSError):
+            super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if there is room."""
+        with contextlib.suppress(OSError):
+            super().flush()
+
+    def close(self) -> None:
+        """Close; what had no room is dropped."""
+        with contextlib.suppress(OSError):
+            super().close()
 
 
 @contextlib.contextmanager

@@ -204,6 +204,34 @@ def _full(_):
     raise OSError(28, "No space left on device")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+def test_a_log_without_room_stops_no_run(tiny_book, capsys):
+    tiny_book.chapter("alpha", tiny_book.cell("1"))
+    (tiny_book.root / "_build").mkdir()
+    (tiny_book.root / "_build" / "run.log").symlink_to("/dev/full")
+    assert main(["run"]) == 0
+    assert cache.executed_path(tiny_book.book.chapter("alpha")).exists()
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (OSError(28, "No space left", "/a/b"), r"/a/b: No space left\. Free"),
+        (OSError(20, "Not a directory", "/a"), r"/a: Not a directory\. \(in"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(monkeypatch, capsys, error, says):
+    def refuse(_):
+        raise error
+
+    monkeypatch.setattr(run, "main", refuse)
+    assert main(["run"]) == 2
+    said = capsys.readouterr().err
+    assert re.match(f"bookkit run: {says}.*test_run.py:\\d+\\)$", said)
+    assert len(said.splitlines()) == 1
+
+
 def test_what_cannot_be_read_is_told_before_anything_runs(tiny_book, capsys):
     tiny_book.chapter("alpha", tiny_book.cell("1"))
     tiny_book.chapter("gone", tiny_book.cell("1")).unlink()
