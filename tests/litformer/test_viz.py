@@ -125,6 +125,32 @@ def test_a_mask_is_drawn_cell_by_cell():
     assert sorted((filled, empty)) == [3, 3]
 
 
+@pytest.mark.parametrize("across", [1, 2, 3, None])
+def test_panels_share_the_width_of_a_page(across):
+    """Many panels get smaller cells, or a phone would shrink their letters."""
+    grids_by_name = {str(i): torch.ones(8, 8) > 0 for i in range(3)}
+    fig = viz.mask_grid(grids_by_name, across=across)
+    assert fig.get_figwidth() <= 5.2 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("y", "place"),
+    [
+        (list(range(11)), ("left", "bottom")),
+        ([5.5] * 5 + [0, 10] + [0] * 4, ("right", "bottom")),
+        ([5.5] * 5 + [0] * 5 + [10], ("left", "top")),
+        ([5.5, 4.5, 5.5, 4.5, 0, 10, 0, *[5.5] * 4], ("right", "top")),
+    ],
+)
+def test_the_name_of_a_level_keeps_out_of_the_way(y, place):
+    """It goes to the end and the side where no curve passes."""
+    fig = viz.lines(
+        range(11), {"": y}, xlabel="t", ylabel="loss", baselines={"chance": 5.0}
+    )
+    (text,) = fig.axes[0].texts
+    assert (text.get_ha(), text.get_va()) == place
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

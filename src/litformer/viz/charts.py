@@ -6,6 +6,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from litformer.viz.page import (
     DASHES,
@@ -70,7 +72,8 @@ def bars(
     ax.margins(y=0.12)
     ax.grid(axis="y")
     ax.set_axisbelow(True)
-    _baselines(ax, baselines, outside=True)
+    _levels(ax, baselines)
+    _name_levels(ax, baselines, outside=True)
     if len(groups) > 1:
         fig.legend(loc="outside upper center", ncols=min(3, len(groups)))
     ax.set_title(title or "")
@@ -136,7 +139,8 @@ def lines(
         ends.append((name, x[-1], mean[-1], color))
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
     ax.grid()
-    _baselines(ax, baselines)
+    _levels(ax, baselines)
+    _name_levels(ax, baselines)
     _name_ends(ax, ends)
     return fig
 
@@ -146,24 +150,65 @@ def _is_band(y) -> bool:
     return isinstance(y, tuple) and len(y) == 3 and np.ndim(as_array(y[0])) == 1
 
 
-def _baselines(
+def _levels(ax: Axes, baselines: Mapping[str, float] | None) -> None:
+    """Levels that a result must beat, as thin lines."""
+    for level in (baselines or {}).values():
+        ax.axhline(level, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+
+
+def _name_levels(
     ax: Axes, baselines: Mapping[str, float] | None, *, outside: bool = False
 ) -> None:
-    """Levels that a result must beat, as thin lines with their names.
+    """Write each level's name at its right, `outside` the axes or inside.
 
-    The names stand above the lines' left ends, or `outside` at the right.
+    Inside, it stands at the end and on the side where least is in its way.
     """
+    ax.figure.draw_without_rendering()  # settles the scales
+    taken: list[Bbox] = []
     for name, level in (baselines or {}).items():
-        ax.axhline(level, color=INK, linewidth=1, linestyle=(0, (2, 2)))
-        ax.annotate(
+        text = ax.annotate(
             name,
-            (1 if outside else 0, level),
+            (1, level),
             xycoords=("axes fraction", "data"),
-            xytext=(4, 0 if outside else 3),
+            xytext=(4, 0),
             textcoords="offset points",
-            va="center" if outside else "bottom",
+            va="center",
             fontsize=9,
         )
+        if outside:
+            continue
+        places = [
+            (va, ha) for va in ("bottom", "top") for ha in ("left", "right")
+        ]
+        crowd = []
+        for place in places:
+            _put(text, *place)
+            crowd.append(_crowd(ax, text.get_window_extent(), taken))
+        _put(text, *places[int(np.argmin(crowd))])
+        taken.append(text.get_window_extent())
+
+
+def _put(text: Annotation, va: str, ha: str) -> None:
+    """Move a level's name above or below its line, to the left or right end."""
+    text.xy = (0 if ha == "left" else 1, text.xy[1])
+    text.set(
+        va=va,
+        ha=ha,
+        position=(4 if ha == "left" else -4, 3 if va == "bottom" else -3),
+    )
+
+
+def _crowd(ax: Axes, box: Bbox, taken: Sequence[Bbox]) -> int:
+    """How much is in the way in `box`: curves, other names, the border."""
+    xs = np.linspace(box.x0, box.x1, 25)
+    crossed = 0
+    for line in ax.lines:
+        x, y = line.get_transform().transform(line.get_xydata()).T
+        ys = np.interp(xs, x, y, left=np.nan, right=np.nan)
+        crossed += int(((ys > box.y0 - 1) & (ys < box.y1 + 1)).sum())
+    over = sum(box.overlaps(other) for other in taken)
+    inside = ax.bbox.y0 <= box.y0 and box.y1 <= ax.bbox.y1 + 6
+    return crossed + len(xs) * (over + (not inside))
 
 
 def _name_ends(ax: Axes, ends) -> None:

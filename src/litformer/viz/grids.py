@@ -47,13 +47,23 @@ def _matrices(who: str, matrices, **axes) -> dict[str, np.ndarray]:
 
 
 def _panels(shape, n: int, cell: float, across: int | None, margin: float):
-    """A row or grid of square-celled axes, no wider than a page."""
+    """A row or grid of square-celled axes, no wider than a page.
+
+    Cells shrink to make room, not letters: a phone scales the picture down.
+    """
     height, width = shape
-    cell = min(cell, (_WIDTH - margin) / width)
-    each = width * cell + margin
-    across = across or max(1, min(n, int(_WIDTH / each)))
+    gap = 0.2  # inches between panels; only the first has labels on its left
+    if across is None:
+        across = int((_WIDTH - margin) / (width * cell + gap))
+    across = min(n, max(1, across))
+    room = _WIDTH - margin - (across - 1) * gap
+    cell = min(cell, room / (across * width))
     down = math.ceil(n / across)
-    fig = Figure(figsize=(across * each, down * (height * cell + 0.75)))
+    size = (
+        margin + across * width * cell + (across - 1) * gap,
+        down * (height * cell + 0.75),
+    )
+    fig = Figure(figsize=size)
     axes = fig.subplots(down, across, squeeze=False).ravel()
     for extra in axes[n:]:
         extra.remove()
