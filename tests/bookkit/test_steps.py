@@ -19,6 +19,8 @@ def commands(tiny_book, monkeypatch):
     """A book whose steps are small Python modules that the test writes."""
     monkeypatch.setenv("PYTHONPATH", str(tiny_book.root))
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    # the small test runs below need none of the plugins that are installed
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     tiny_book.write("_toc.yml", "format: jb-book\nroot: book/intro\n")
 
     def command(name: str, source: str, **options) -> Step:
