@@ -74,7 +74,12 @@ def visit_inline(self, node: nodes.Element) -> None:
     start = self.starttag(
         node, "span", "", CLASS="math notranslate nohighlight"
     )
-    self.body.append(start + formula(self, node, display=False) + "</span>")
+    html = start + formula(self, node, display=False) + "</span>"
+    head, tail = node.get("head", ""), node.get("tail", "")
+    if head or tail:
+        head, tail = self.encode(head), self.encode(tail)
+        html = f'<span class="unbroken">{head}{html}{tail}</span>'
+    self.body.append(html)
     raise nodes.SkipNode
 
 

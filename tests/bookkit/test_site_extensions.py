@@ -1,5 +1,7 @@
 """The parts of the site's Sphinx extensions that are plain functions."""
 
+import html
+import re
 import sys
 import zlib
 from pathlib import Path
@@ -7,6 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
+from docutils import nodes
+from docutils.utils import new_document
 
 from bookkit.book import BookError
 
@@ -288,3 +292,36 @@ def test_a_bad_formula_is_an_error(katex, tex):
 )
 def test_punctuation_that_stays_with_a_formula(text, tail):
     assert katex_static.AFTER.match(text)[0] == tail
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [("Is ", "?"), ("(", "), and more"), ("the ", "-th key."), ("", "")],
+)
+def test_no_letter_beside_a_formula_is_lost(before, after):
+    """What is moved next to the formula is written there."""
+    math = nodes.math("", "x")
+    parts = [nodes.Text(t) if t else None for t in (before, after)]
+    paragraph = nodes.paragraph("", "", *filter(None, [parts[0], math]))
+    if parts[1]:
+        paragraph += parts[1]
+    document = new_document("page.md")
+    document += paragraph
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"))
+    katex_static.hold_punctuation(app, document, "page")
+    body = []
+    writer = SimpleNamespace(
+        body=body,
+        builder=SimpleNamespace(srcdir=ROOT),
+        config=SimpleNamespace(katex_macros={}),
+        encode=html.escape,
+        starttag=lambda node, tag, suffix="", **_: f"<{tag}>",
+    )
+    for child in paragraph:
+        if isinstance(child, nodes.math):
+            with pytest.raises(nodes.SkipNode):
+                katex_static.visit_inline(writer, child)
+        else:
+            body.append(child.astext())
+    page = re.sub(r"<math.*?</math>", "", "".join(body))  # told twice
+    assert re.sub(r"<[^>]*>", "", page) == f"{before}x{after}"
