@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _said(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+    path = error.filename2 or error.filename  # of a copy, where it goes to
+    where = f"{path}: " if path else ""
     text = f"{where}{error.strerror or error}."
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         text += " Free some space and run the command again."

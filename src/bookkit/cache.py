@@ -100,11 +100,6 @@ def why_stale(chapter: Chapter) -> str | None:
     return "changed: " + ", ".join(shown) + (f" and {more} more" * (more > 0))
 
 
-def is_fresh(chapter: Chapter) -> bool:
-    """True if the executed notebook exists and carries the key."""
-    return why_stale(chapter) is None
-
-
 # ------------------------------------------------- which modules it imports
 
 

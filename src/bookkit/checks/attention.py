@@ -116,9 +116,9 @@ def repair_the_cat(repaired):
             on=f"the output of {name}",
         )
     return (
-        "The printed output, [0.99, 1.1], is not even an average of these "
-        "values: each of them, and so each average, has a second component "
-        "that is 0.1 above the first."
+        "The printed output, [0.99, 1.1], would need a weight of the last "
+        "word that is 0.45 above that of the first. Products that differ by a "
+        "tenth give almost equal weights."
     )
 
 
