@@ -169,6 +169,37 @@ def test_colour_scheme_is_chosen_and_kept(site, tab):
     view.evaluate("localStorage.clear()")
 
 
+# axe-core does not look inside a picture, so its ink is measured here
+INK_CONTRAST = """() => {
+  const rgba = text => text.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b]
+    .map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  return [...document.querySelectorAll("svg.lf-figure")].map(figure => {
+    let ground = figure;
+    while (ground.parentElement &&
+           rgba(getComputedStyle(ground).backgroundColor)[3] === 0)
+      ground = ground.parentElement;
+    const two = [getComputedStyle(figure).color,
+                 getComputedStyle(ground).backgroundColor]
+      .map(rgba).map(light).sort((a, b) => b - a);
+    return (two[0] + 0.05) / (two[1] + 0.05);
+  });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", chapter_pages())
+def test_ink_of_figures_is_seen(site, tab, name, scheme):
+    """Whatever the theme lays behind an output, letters stand out on it."""
+    view = tab((site / name).as_uri(), scheme, site.as_uri())
+    settle(view)
+    found = view.evaluate(INK_CONTRAST)
+    assert len(found) >= 4
+    assert min(found) >= 7
+
+
 def test_tips_appear(site, tab):
     """Over a citation, an equation, a figure and a term; also on focus."""
     view = tab((site / "chapters/attention.html").as_uri(), base=site.as_uri())
