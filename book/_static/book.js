@@ -17,4 +17,21 @@
   addEventListener("resize", mark);
   for (const details of document.querySelectorAll(".bd-article details"))
     details.addEventListener("toggle", mark);
+
+  // A tip is for reading. Its links were written for the page that it was taken
+  // from and lead nowhere here; and a tip that takes the focus stays open when
+  // the focus goes on, so that tips pile up before who uses the keyboard.
+  const plain = (instance) => {
+    for (const extra of instance.popper.querySelectorAll(".headerlink, .backrefs"))
+      extra.remove();
+    for (const link of instance.popper.querySelectorAll("a"))
+      link.replaceWith(...link.childNodes);
+  };
+  const tips = () => window.tippy?.setDefaultProps({ onCreate: plain });
+  if (document.readyState === "loading")
+    document.addEventListener("DOMContentLoaded", tips);
+  else tips();
+  addEventListener("keydown", (event) => {
+    if (event.key === "Escape") window.tippy?.hideAll();
+  });
 })();

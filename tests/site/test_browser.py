@@ -222,6 +222,25 @@ def test_tips_appear(site, tab):
     assert view.trouble == []
 
 
+def test_tips_do_not_pile_up_for_the_keyboard(site, tab):
+    """One tip at a time, without links of its own; Escape closes it."""
+    view = tab((site / "chapters/attention.html").as_uri(), base=site.as_uri())
+    settle(view)
+    view.locator('article a[href*="glossary.html#term-"]').first.focus()
+    tip = view.locator(".tippy-box[data-state=visible]")
+    tip.wait_for(state="visible")
+    for _ in range(8):
+        assert tip.count() <= 1
+        assert not view.locator(".tippy-box a").count()
+        assert view.evaluate("!document.activeElement.closest('.tippy-box')")
+        view.keyboard.press("Tab")
+        view.wait_for_timeout(400)
+    view.locator('article p a.reference[href*="#id"]').first.focus()
+    tip.wait_for(state="visible")
+    view.keyboard.press("Escape")
+    tip.wait_for(state="hidden")
+
+
 def test_motion_stops_when_asked(contexts, site):
     view = contexts["light"].new_page()
     view.goto((site / "chapters/attention.html").as_uri())
