@@ -151,6 +151,18 @@ def test_the_name_of_a_level_keeps_out_of_the_way(y, place):
     assert (text.get_ha(), text.get_va()) == place
 
 
+def test_names_in_the_plane_stay_inside():
+    """A long name at the left end does not cover the numbers of the axis."""
+    fig = viz.plane({"a very long name": (-2, -1), "another long one": (2, 1)})
+    fig.draw_without_rendering()
+    (ax,) = fig.axes
+    for text in ax.texts:
+        if text.get_text():
+            box = text.get_window_extent()
+            assert ax.bbox.x0 - 5 <= box.x0
+            assert box.x1 <= ax.bbox.x1 + 5
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -318,15 +318,7 @@ def plane(
             )
         else:
             ax.plot(*v, MARKERS[k], color=PALETTE[k], markersize=7)
-        side = 1 if v[0] >= 0 else -1
-        ax.annotate(
-            name,
-            v,
-            xytext=(5 * side, 5 if v[1] >= 0 else -5),
-            textcoords="offset points",
-            ha="left" if side > 0 else "right",
-            va="bottom" if v[1] >= 0 else "top",
-        )
+        ax.annotate(name, v, xytext=(0, 0), textcoords="offset points")
     reach = np.concatenate([[(0.0, 0.0), *places.values()], *curves])
     low, high = reach.min(0), reach.max(0)
     pad = 0.15 * max(float((high - low).max()), 1e-9)
@@ -339,4 +331,37 @@ def plane(
         title=title or "",
     )
     ax.grid()
+    _make_room(ax)
     return fig
+
+
+def _beside(text: Annotation, right: bool, up: bool) -> None:
+    """Put a name at one of the four corners of its point."""
+    text.set(
+        position=(5 if right else -5, 5 if up else -5),
+        ha="left" if right else "right",
+        va="bottom" if up else "top",
+    )
+
+
+def _make_room(ax: Axes) -> None:
+    """Names away from the origin and from each other, and all inside."""
+    texts = [text for text in ax.texts if text.get_text()]
+    for _ in range(5 if texts else 0):  # each round moves the names less
+        ax.figure.draw_without_rendering()
+        taken: list[Bbox] = []
+        for text in texts:
+            right, up = (bool(part >= 0) for part in text.xy)
+            for place in ((right, up), (right, not up), (not right, up)):
+                _beside(text, *place)
+                box = text.get_window_extent()
+                if not any(box.overlaps(other) for other in taken):
+                    break
+            taken.append(box)
+        corners = ax.transData.inverted().transform(
+            [corner for box in taken for corner in (box.min, box.max)]
+        )
+        x, y = np.concatenate(
+            [corners, [*zip(ax.get_xlim(), ax.get_ylim(), strict=True)]]
+        ).T
+        ax.set(xlim=(x.min(), x.max()), ylim=(y.min(), y.max()))
