@@ -1,10 +1,16 @@
 // Small helps; every page reads well without them.
 "use strict";
 (() => {
+  // Browsers let no page from the file system read another one, so there the
+  // search shows titles without extracts instead of an error for each.
+  if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object")
+    DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
+
   // A box that scrolls must be reachable by keyboard, one that does not
   // should not cost a press of Tab.
   const boxes = document.querySelectorAll(
-    ".bd-article pre, .katex-display, .cell_output .text_html, .hero-code pre",
+    ".bd-article pre, .katex-display, .cell_output .text_html, " +
+      ".pst-scrollable-table-container, .bd-article dl.py > dt",
   );
   const mark = () => {
     for (const box of boxes) {
