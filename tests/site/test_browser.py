@@ -4,6 +4,8 @@ import re
 
 import pytest
 
+from bookkit.book import Book
+
 pytestmark = pytest.mark.browser
 
 # KaTeX says each formula twice; axe looks at the one for screen readers.
@@ -31,6 +33,11 @@ OVERFLOW = """
     .map((e) => `${e.tagName}.${e.className} ${e.innerText?.slice(0, 40)}`);
 }
 """
+
+
+def chapter_pages() -> list[str]:
+    """The pages of the chapters."""
+    return [f"chapters/{chapter.name}.html" for chapter in Book().chapters]
 
 
 def settle(page) -> None:
