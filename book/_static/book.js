@@ -33,7 +33,13 @@
     for (const link of instance.popper.querySelectorAll("a"))
       link.replaceWith(...link.childNodes);
   };
-  const tips = () => window.tippy?.setDefaultProps({ onCreate: plain });
+  // without transitions a tip that waits for the end of one stays for ever
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  const tips = () =>
+    window.tippy?.setDefaultProps({
+      onCreate: plain,
+      ...(still ? { duration: 0 } : {}),
+    });
   if (document.readyState === "loading")
     document.addEventListener("DOMContentLoaded", tips);
   else tips();
