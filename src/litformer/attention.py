@@ -143,6 +143,9 @@ def attention_weights(
 
     A row that may attend to nothing is zero. For `mask`, `causal` and `bias`
     see `attention`. Computed in fp32 at least, cast back at the end.
+
+    Raises:
+        ValueError, TypeError: as `attention`.
     """
     _check_tensors("attention_weights", q, k, None)
     _check_options("attention_weights", q, k, mask, causal, bias)
@@ -202,8 +205,13 @@ def fused_attention(
 ) -> Float[Tensor, "B H T Dv"]:
     """`attention` in one kernel that need not store the (T, S) weights.
 
-    Same arguments, same answers, same errors. With a bias the kernel adds it
-    in the dtype of `q`.
+    Same arguments and same answers. With a bias the kernel adds it in the
+    dtype of `q`.
+
+    Raises:
+        ValueError, TypeError: as `attention`.
+
+    Source: Dao et al. (2022), and PyTorch's scaled_dot_product_attention.
     """
     _check_tensors("fused_attention", q, k, v)
     _check_options("fused_attention", q, k, mask, causal, bias, dropout_p)

@@ -178,6 +178,10 @@ def document_positions(documents: Int[Tensor, "B S"]) -> Int[Tensor, "B S"]:
     """Count positions from 0 again wherever a new document begins.
 
     A document is a run of equal ids: [7, 7, 7, 4, 4] -> [0, 1, 2, 0, 1].
+
+    Raises:
+        TypeError: ids that are not integers.
+        ValueError: wrong rank.
     """
     who, hint = "document_positions", "For a single row pass documents[None]."
     s = check_shape(who, "documents", documents, "B S", hint=hint)["S"]
