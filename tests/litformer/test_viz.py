@@ -221,3 +221,28 @@ def test_style_is_the_readers_choice():
         assert dict(mpl.rcParams) == before
         viz.use_style()
         assert mpl.rcParams["axes.edgecolor"] == viz.INK
+
+
+def test_clocks_point_up_at_zero_and_turn_clockwise():
+    fig = viz.clocks([[0.0, math.pi / 2]], ["place"], ["slow", "fast"])
+    (ax,) = fig.axes
+    hands = [line for line in ax.lines if line.get_linewidth() == 2]
+    (up, right) = [
+        (line.get_xdata()[1] - j, line.get_ydata()[1])
+        for j, line in enumerate(hands)
+    ]
+    assert up == pytest.approx((0, -0.34))  # the y axis points down
+    assert right == pytest.approx((0.34, 0), abs=1e-9)
+    texts = [t.get_text() for t in ax.get_xticklabels() + ax.get_yticklabels()]
+    assert texts == ["slow", "fast", "place"]
+    with pytest.raises(ValueError, match="clocks: the matrix has 1 rows, but"):
+        viz.clocks([[0.0]], ["a", "b"])
+
+
+def test_lines_mark_places():
+    fig = viz.lines(
+        [0, 1], {"a": [0, 1]}, xlabel="x", ylabel="y", marks={"here": 0.25}
+    )
+    (ax,) = fig.axes
+    assert any(list(line.get_xdata()) == [0.25, 0.25] for line in ax.lines)
+    assert "here" in [t.get_text() for t in ax.texts]

@@ -9,7 +9,7 @@ and cells carry their numbers.
 """
 
 from litformer.viz.charts import bars, lines, plane
-from litformer.viz.grids import attention_rows, heatmap, mask_grid
+from litformer.viz.grids import attention_rows, clocks, heatmap, mask_grid
 from litformer.viz.page import INK, PALETTE, Picture, show, use_style
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Picture",
     "attention_rows",
     "bars",
+    "clocks",
     "heatmap",
     "lines",
     "mask_grid",

@@ -92,6 +92,7 @@ def lines(
     logy: bool = False,
     base: int = 10,
     baselines: Mapping[str, float] | None = None,
+    marks: Mapping[str, float] | None = None,
     markers: bool | None = None,
 ) -> Figure:
     """Curves named at their right ends; a band shows the spread over seeds.
@@ -106,6 +107,7 @@ def lines(
         logy: logarithmic y axis.
         base: of the logarithmic axes; 2 for powers of two.
         baselines: levels to compare with, {label: y}.
+        marks: places that mean something, {label: x}, as upright lines.
         markers: mark each point; by default up to 20 points are marked.
     """
     x = as_array(x)
@@ -139,6 +141,16 @@ def lines(
         ends.append((name, x[-1], mean[-1], color))
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
     ax.grid()
+    for name, place in (marks or {}).items():
+        ax.axvline(place, color=INK, linewidth=1, linestyle=(0, (2, 2)))
+        ax.annotate(
+            name,
+            (place, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 2),
+            textcoords="offset points",
+            fontsize=9,
+        )
     _levels(ax, baselines)
     _name_levels(ax, baselines)
     _name_ends(ax, ends)

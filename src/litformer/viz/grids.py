@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.collections import PatchCollection
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle, Rectangle
 
 from litformer.viz.page import EDGE, INK, PALETTE, STYLE, as_array, number_text
 
@@ -316,4 +316,48 @@ def attention_rows(
     ax.set(xlabel="key", ylabel="query", title=title or "", ylim=(0, len(w)))
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
+    return fig
+
+
+@mpl.rc_context(STYLE)
+def clocks(
+    angles,
+    rows: Sequence | None = None,
+    cols: Sequence | None = None,
+    *,
+    title: str | None = None,
+) -> Figure:
+    """Angles as the hands of clocks: zero is up, and they grow clockwise.
+
+    Args:
+        angles: (rows, columns), in radians.
+        rows: labels of the rows, such as places.
+        cols: labels of the columns, such as speeds.
+        title: heading.
+    """
+    (hands,) = _matrices("clocks", angles, rows=rows, columns=cols).values()
+    height, width = hands.shape
+    longest = max((len(str(r)) for r in rows or [""]), default=0)
+    margin = 0.3 + 0.085 * longest
+    cell = min(0.85, (_WIDTH - margin) / width)
+    fig = Figure(figsize=(width * cell + margin, height * cell + 0.5))
+    ax = fig.subplots()
+    for (i, j), angle in np.ndenumerate(hands):
+        dial = Circle((j, i), 0.4, facecolor="none", edgecolor=EDGE)
+        dial.set_linewidth(0.8)
+        ax.add_patch(dial)
+        ax.plot([j, j], [i - 0.4, i - 0.34], color=EDGE, linewidth=0.8)
+        ax.plot(
+            [j, j + 0.34 * np.sin(angle)],
+            [i, i - 0.34 * np.cos(angle)],
+            color=PALETTE[j % len(PALETTE)],
+            linewidth=2,
+        )
+    ax.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5), aspect="equal")
+    ax.xaxis.tick_top()
+    ax.set_xticks(range(width), cols or [""] * width, fontsize=9)
+    ax.set_yticks(range(height), rows or [""] * height)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    ax.set_title(title or "")
     return fig
