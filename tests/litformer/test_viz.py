@@ -1,5 +1,6 @@
 """Pictures: words for each, one ink, and numbers that are drawn as given."""
 
+import math
 import re
 import xml.etree.ElementTree as ET
 
