@@ -90,7 +90,12 @@ def _rows(
     low, high = 0, t - 1
     if positions is not None and rows.numel():  # only then a look at the data
         low, high = (int(end) for end in rows.aminmax())
-    if low < 0 or high >= max_len:
+    if low < 0:
+        raise ValueError(
+            f"{who}: positions must be 0 or more, got {low}. For padding on "
+            "the left, clamp them at 0 and mask the padding."
+        )
+    if high >= max_len:
         raise ValueError(
             f"{who}: positions {low} to {high} exceed max_len={max_len}, "
             f"whose rows are 0 to {max_len - 1}. Shorten the sequence, or "

@@ -469,7 +469,7 @@ REFUSED = {
     ),
     "a negative place": (
         lambda: LearnedPositions(9, D)(X, torch.arange(T) - 1),
-        r"LearnedPositions: positions -1 to 3 exceed",
+        r"LearnedPositions: positions must be 0 or more, got -1\. For padding",
     ),
     "wrong width": (
         lambda: LearnedPositions(9, 8)(X),
