@@ -53,6 +53,18 @@ def never_round(head_dim, length, base=10_000.0):
         ),
     },
     "positions.step-matrix": {
+        "base-ignored": (
+            """
+import torch
+
+def step_matrix(k, d_model, base=10_000.0):
+    angles = k * 10_000.0 ** -(torch.arange(0, d_model, 2) / d_model)
+    return torch.block_diag(*[
+        torch.tensor([[a.cos(), a.sin()], [-a.sin(), a.cos()]])
+        for a in angles])
+""",
+            r"Is `base` used",
+        ),
         "usual-rotation-matrix": (
             """
 import torch

@@ -93,16 +93,18 @@ def never_round(never_round):
 @exercise("positions.step-matrix")
 def step_matrix(step_matrix):
     """M P(p) = P(p + k), for steps in both directions."""
-    for k, width in ((1, 2), (3, 8), (-5, 8), (40, 6)):
-        on = f"k = {k}, d_model = {width}"
-        table = sinusoidal_table(200, width)
+    usual = 10_000.0
+    cases = ((1, 2, usual), (3, 8, usual), (-5, 8, usual), (40, 6, usual))
+    for k, width, base in (*cases, (3, 8, 100.0)):
+        on = f"k = {k}, d_model = {width}, base = {base:g}"
+        table = sinusoidal_table(200, width, base=base)
         start = max(0, -k)
         now = table[start : start + 100]
         then = table[start + k : start + k + 100]
-        m = step_matrix(k, width)
+        m = step_matrix(k, width, base)
         expect_shape(m, (width, width), on=on)
         m = m.float()
-        hint = ""
+        hint = "" if base == usual else "Is `base` used?"
         if torch.allclose(now @ m, then, atol=1e-4):
             hint = (
                 "This is the transpose: it steps back by k. The sine comes "
