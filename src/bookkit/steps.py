@@ -61,7 +61,10 @@ def steps(workers: int, everything: bool) -> list[Step]:
         Step(
             "tests",
             "unit, parity and law tests",
-            (*pytest, "tests", *apart, "-m", "not browser", *parallel),
+            (
+                *(*pytest, "tests", *apart, *parallel),
+                *("-m", "not browser and not site"),
+            ),
         ),
         Step("chapters", "every cell, by nbval", ("bookkit", "run", *run_all)),
         Step(
@@ -80,6 +83,12 @@ def steps(workers: int, everything: bool) -> list[Step]:
             "the build, warnings are errors",
             ("bookkit", "site"),
             ("chapters", "study"),
+        ),
+        Step(
+            "pages",
+            "the built site, read as files",
+            (*pytest, "tests/site", "-m", "site and not browser"),
+            ("site",),
         ),
         Step(
             "browser",

@@ -1,6 +1,7 @@
 """`make test` runs every step, counts honestly, and cannot look green."""
 
 import re
+import subprocess
 import sys
 import types
 from pathlib import Path
@@ -223,6 +224,30 @@ def test_every_step_is_a_command_that_exists():
         names = [s.name for s in steps.steps(workers=2, everything=True)]
         before = names[: names.index(step.name)]
         assert set(step.needs) <= set(before)
+
+
+def test_what_reads_the_site_runs_after_it_is_built(monkeypatch):
+    """In a fresh clone there is no site when the unit tests run."""
+    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+
+    def collected(name: str) -> str:
+        todo = steps.steps(workers=1, everything=True)
+        (command,) = (s.command for s in todo if s.name == name)
+        arguments = ["tests/site" if a == "tests" else a for a in command[1:]]
+        arguments += ["--collect-only", "-p", "no:cacheprovider"]
+        return subprocess.run(
+            [sys.executable, "-m", "pytest", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=REPOSITORY,
+        ).stdout
+
+    reads_the_site = "test_site.py::test_page_weight"
+    assert reads_the_site not in collected("tests")
+    assert "test_directives.py::" in collected("tests")
+    assert reads_the_site in collected("pages")
+    assert "test_drawing.py::" not in collected("pages")
+    assert "test_drawing.py::" in collected("browser")
 
 
 def test_unchanged_chapters_run_again_where_ci_is_set(monkeypatch):

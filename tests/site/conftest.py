@@ -31,6 +31,15 @@ def pytest_generate_tests(metafunc):
         metafunc.parametrize("page", pages_of(SITE) or ["(no site)"])
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the marks
+def pytest_collection_modifyitems(items):
+    """Whatever reads the built site is marked: it runs after the build."""
+    here = Path(__file__).parent
+    for item in items:
+        if here in item.path.parents and "site" in item.fixturenames:
+            item.add_marker("site")
+
+
 @pytest.fixture(scope="session")
 def site() -> Path:
     """The built site; its tests are worth nothing if it is an old one."""
