@@ -18,9 +18,12 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
+from litformer.weight_map import load_named
+
 __all__ = [
     "MissingWeights",
     "WeightFile",
+    "load_named",
     "minilm_inputs",
     "minilm_tensors",
     "minilm_word_embeddings",
