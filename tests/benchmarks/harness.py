@@ -8,6 +8,7 @@ CPU time of this process: other processes hardly change it.
 
 import ctypes
 import gc
+import hashlib
 import json
 import os
 import platform
@@ -15,12 +16,17 @@ import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 
-ROOT = Path(__file__).parents[2]
+from bookkit.cache import imports
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+RESULTS = HERE / "results"  # committed: the page of benchmarks is made of them
 
 
 @dataclass(frozen=True)
@@ -129,35 +135,100 @@ def machine() -> dict[str, object]:
     }
 
 
-def table(title: str, columns: list[str], rows: list[list]) -> str:
-    """Aligned text: the first column to the left, numbers to the right."""
-    cells = [columns, *([_text(x) for x in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(columns))]
-    lines = [title]
-    for row in cells:
-        first, *rest = zip(row, widths, strict=True)
-        lines.append(
-            "  "
-            + first[0].ljust(first[1])
-            + "".join(x.rjust(w + 2) for x, w in rest)
+def publish(
+    chapter: str,
+    slug: str,
+    *,
+    title: str,
+    what: str,
+    cases: Mapping[str, Mapping[str, Timing | float]],
+    goal: float | None = 1.05,
+    unit: str = "CPU ms",
+    ours: str = "ours",
+    missed: str = "",
+) -> Path:
+    """Print a comparison, and keep it for the book's page of benchmarks.
+
+    `cases` maps what was compared to its candidates: what `compare` timed, or
+    plain numbers of a `unit` of which less is better. Every candidate but
+    `ours` is a peer, under its own name. The goal is met where ours is at most
+    `goal` times each peer; 1.05 is what two runs of the same code differ by,
+    and None is for a comparison that shows something and has no goal. `missed`
+    says why a goal is missed, if one is. The file also says on which machine,
+    when, and with which state of our code.
+
+    Raises:
+        ValueError: a case without us or without a peer, or a goal that is
+            missed without a word about why.
+    """
+    rows, over = {}, []
+    for case, found in cases.items():
+        if ours not in found or len(found) < 2:
+            raise ValueError(
+                f"{chapter}-{slug}: {case!r} needs {ours!r} and a peer, got "
+                f"{', '.join(found) or 'nothing'}."
+            )
+        rows[case] = {
+            name: {"value": _value(value), "ratio": _ratio(found[ours], value)}
+            for name, value in found.items()
+        }
+        over += [
+            f"{case} against {name}: {row['ratio']:.2f}"
+            for name, row in rows[case].items()
+            if goal is not None and row["ratio"] > max(goal, name == ours)
+        ]
+    print(f"\n{title} ({unit}; ours / theirs)")
+    for case, row in rows.items():
+        for name, entry in row.items():
+            shown = "" if name == ours else f"{entry['ratio']:8.2f}"
+            print(f"  {case:24} {name:28} {entry['value']:10.4g}{shown}")
+    if over and not missed:
+        raise ValueError(
+            f"{chapter}-{slug}: over the goal of {goal:g}: {'; '.join(over)}. "
+            "Make it faster, or give `missed=` the reason."
         )
-    return "\n".join(lines)
-
-
-def _text(value) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
-    return str(value)
-
-
-def save(name: str, report: dict) -> Path:
-    """Write `_build/benchmarks/<name>.json`, the machine included."""
-    path = ROOT / "_build" / "benchmarks" / f"{name}.json"
+    path = RESULTS / f"{chapter}-{slug}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    old = json.loads(path.read_text()) if path.exists() else {}
-    report = {**old, **report, "machine": machine()}
-    text = json.dumps(report, indent=2, default=asdict)
-    path.write_text(text + "\n")
+    report = {
+        "chapter": chapter,
+        "title": title,
+        "what": what,
+        "unit": unit,
+        "ours": ours,
+        "goal": goal,
+        "missed": missed if over else "",
+        "cases": rows,
+        "machine": machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "sources": digests(chapter),
+    }
+    path.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(f"  kept in {path.relative_to(ROOT)}")
     return path
+
+
+def _value(value: Timing | float) -> float:
+    return float(f"{getattr(value, 'ms', value):.4g}")
+
+
+def _ratio(ours: Timing | float, theirs: Timing | float) -> float:
+    """Ours to theirs; of timings, the ratio that was taken in each round."""
+    if isinstance(ours, Timing):
+        ours, theirs = ours.ratio, theirs.ratio
+    return round(ours / theirs, 4)
+
+
+def digests(chapter: str) -> dict[str, str]:
+    """The state of our code that a benchmark ran: module -> digest."""
+    found = {}
+    wanted = set(imports((HERE / f"bench_{chapter}.py").read_text("utf-8")))
+    while wanted:
+        name = wanted.pop()
+        path = ROOT / "src" / Path(*name.split(".")).with_suffix(".py")
+        if not name.startswith("litformer.") or name in found:
+            continue
+        if path.is_file():
+            text = path.read_text("utf-8")
+            found[name] = hashlib.sha256(text.encode()).hexdigest()[:16]
+            wanted |= imports(text, name.rpartition(".")[0])
+    return dict(sorted(found.items()))
