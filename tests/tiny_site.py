@@ -12,7 +12,8 @@ EXT = ROOT / "book" / "_ext"
 CONF = f"""
 import sys
 sys.path.insert(0, {str(EXT)!r})
-extensions = ["myst_nb", "exercises", "quiz", "interview", "errata", "widget"]
+extensions = ["myst_nb", "exercises", "quiz", "interview", "errata", "widget",
+    "benchmarks"]
 nb_execution_mode = "off"
 numfig = True
 nitpicky = True
