@@ -163,7 +163,7 @@ class unfilled(TorchFunctionMode):
     """Within it, models are built without drawing random weights.
 
     For a model that `load_named` fills at once: it refuses to leave anything
-    out, so no uninitialised number survives.
+    out, so no uninitialised number survives:
 
         with unfilled():
             model = GPT(config)
