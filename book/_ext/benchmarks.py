@@ -54,32 +54,34 @@ def as_markdown(report: dict, root: Path) -> str:
 
 
 def _table(report: dict) -> str:
+    """The ratios come first: on a phone they are what one sees."""
     ours, cases = report["ours"], report["cases"]
     peers = list({p: 0 for row in cases.values() for p in row if p != ours})
-    head = ["case", f"{ours}, {report['unit']}"]
-    for peer in peers:
-        head += [peer, "ours / theirs"]
+    head = ["case", *(f"{ours} / {peer}" for peer in peers)]
+    head += [f"{ours}, {report['unit']}", *peers]
     lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for case, row in cases.items():
-        line = [case, _number(row[ours]["value"])]
-        for peer in peers:
-            if peer not in row:
-                line += ["–", "–"]
-                continue
-            ratio = f"{row[peer]['ratio']:.2f}"
-            line += [
-                _number(row[peer]["value"]),
-                f"**{ratio}**, over" if _over(report, row[peer]) else ratio,
-            ]
-        lines.append(line)
+        ratios = [_ratio(report, row.get(peer)) for peer in peers]
+        values = [_number(row.get(name)) for name in (ours, *peers)]
+        lines.append([case, *ratios, *values])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _ratio(report: dict, entry: dict | None) -> str:
+    if entry is None:
+        return "–"
+    text = f"{entry['ratio']:.2f}"
+    return f"**{text}**, over" if _over(report, entry) else text
 
 
 def _over(report: dict, entry: dict) -> bool:
     return report["goal"] is not None and entry["ratio"] > report["goal"]
 
 
-def _number(value: float) -> str:
+def _number(entry: dict | None) -> str:
+    if entry is None:
+        return "–"
+    value = entry["value"]
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 

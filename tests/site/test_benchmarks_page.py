@@ -102,8 +102,8 @@ def test_the_page_shows_values_ratios_and_verdict(publish):
         for row in found.select("tbody tr")
     ]
     assert rows == [
-        ["short", "1", "2", "0.50"],
-        ["long", "1,100", "1,000", "1.12, over"],
+        ["short", "0.50", "1", "2"],
+        ["long", "1.12, over", "1,100", "1,000"],
     ]
     text = found.text
     assert (
@@ -111,6 +111,19 @@ def test_the_page_shows_values_ratios_and_verdict(publish):
         in (text)
     )
     assert "Changed since" not in text
+
+
+def test_a_peer_may_be_missing_in_a_case(publish):
+    row = {"x": timing(2.0, 1.0), "ours": timing(1.0, 0.5)}
+    publish(cases={**CASES, "odd": row})
+    found = page(publish)
+    head = [cell.text for cell in found.select("thead th")]
+    assert head == [
+        *("case", "ours / torch", "ours / x"),
+        *("ours, CPU ms", "torch", "x"),
+    ]
+    last = [c.text for c in found.select("tbody tr:last-child td")]
+    assert last == ["odd", "–", "0.50", "1", "–", "2"]
 
 
 def test_the_page_says_that_a_goal_is_met(publish):
