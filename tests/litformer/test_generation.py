@@ -324,10 +324,10 @@ def test_length_norm():
 
 def test_best_keeps_the_k_best_of_both():
     a = Beams(torch.tensor([[[3], [4]]]), torch.tensor([[-1.0, -3.0]]))
-    b = Beams(torch.tensor([[[5], [6]]]), torch.tensor([[-2.0, -4.0]]))
-    tokens, scores = a.best(b, 3)
-    assert tokens.flatten().tolist() == [3, 5, 4]
-    assert scores.tolist() == [[-1.0, -2.0, -3.0]]
+    b = Beams(torch.tensor([[[5, 7], [6, 8]]]), torch.tensor([[-2.0, -4.0]]))
+    tokens, scores = a.best(b, pad_id=0)
+    assert tokens.tolist() == [[[3, 0], [5, 7]]]
+    assert scores.tolist() == [[-1.0, -2.0]]
 
 
 # --- error messages ---------------------------------------------------------
