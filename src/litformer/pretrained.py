@@ -101,6 +101,7 @@ MINILM_VOCABULARY = WeightFile(
     MINILM_LICENCE,
 )
 
+
 def minilm_word_embeddings(words: list[str]) -> Float[Tensor, "T 384"]:
     """The input embeddings of whole words in all-MiniLM-L6-v2.
 
