@@ -1,10 +1,11 @@
-# Written in chapters/translation.md; edit it there, then run make export.
+# Written in chapters/{translation,gpt}.md; edit it there, then run make export.
 """Generation: from the next token's distribution to a whole sequence.
 
 Axes: B batch (sources), K hypotheses of each source, T tokens, V vocabulary.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-__all__ = ["Beams", "beam_search", "greedy_decode", "length_norm"]
+from litformer.sampling import next_token_probabilities
+
+__all__ = [
+    "Beams",
+    "beam_search",
+    "greedy_decode",
+    "length_norm",
+    "sample",
+    "stream",
+]
 
 
 def _check_search(who: str, model: nn.Module, max_new_tokens: int) -> None:
@@ -220,3 +230,98 @@ def beam_search(
         cut_off = Beams(living.tokens, living.scores / norm)
         done = done.best(cut_off, c.pad_id)
     return done.tidy(c.pad_id)
+
+
+def _check_prompt(model: nn.Module, ids: Tensor, max_new_tokens: int) -> None:
+    """Everything that would fail in the middle of a text, said before it."""
+    (b, t), limit = ids.shape, model.config.max_len
+    if t == 0 or b == 0:
+        raise ValueError(
+            f"sample: the prompt is empty, shape {(b, t)}. Begin with a mark "
+            "such as <|endoftext|>."
+        )
+    if max_new_tokens < 1:
+        raise ValueError(
+            f"sample: max_new_tokens must be at least 1, got {max_new_tokens}."
+        )
+    if t + max_new_tokens - 1 > limit:  # the last one is not read
+        raise ValueError(
+            f"sample: {t} prompt tokens and {max_new_tokens} new ones exceed "
+            f"max_len={limit}. Shorten the prompt, or ask for at most "
+            f"{max(0, limit + 1 - t)}."
+        )
+    if model.training:
+        raise ValueError(
+            "sample: the model is in training mode, where dropout is on. "
+            "Call model.eval() first."
+        )
+
+
+@torch.no_grad()
+def stream(
+    model: nn.Module,
+    ids: Int[Tensor, "B T"],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+    use_cache: bool = True,
+    eos_id: int | None = None,
+) -> Iterator[Int[Tensor, "B"]]:
+    """Yield the next token of every row, again and again; see `sample`."""
+    _check_prompt(model, ids, max_new_tokens)
+    bend = dict(temperature=temperature, top_k=top_k, top_p=top_p)
+    caches = model.new_caches() if use_cache else None
+    ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+    new = ids
+    for _ in range(max_new_tokens):
+        last = model.features(new, caches=caches)[:, -1]
+        probs = next_token_probabilities(model.lm_head(last), **bend)
+        token = torch.multinomial(probs, 1, generator=generator)
+        if eos_id is not None:
+            token[ended] = eos_id
+            ended |= token[:, 0] == eos_id
+        yield token[:, 0]
+        if ended.all():
+            return
+        new = token if use_cache else torch.cat([new, token], dim=1)
+
+
+def sample(
+    model: nn.Module,
+    ids: Int[Tensor, "B T"],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+    use_cache: bool = True,
+    eos_id: int | None = None,
+) -> Int[Tensor, "B S"]:
+    """Go on with each row of `ids`; return prompt and continuation.
+
+    `model` is a `GPT`, in eval mode; all prompts of a batch have one length.
+    For `temperature`, `top_k` and `top_p` see `next_token_probabilities`. A
+    row that has produced `eos_id` is filled up with it, and all stop when
+    every row has. The same `generator` gives the same text, with or without
+    the cache.
+
+    Raises:
+        ValueError: an empty prompt, more tokens than max_len, a model in
+            training mode, or settings that are no distribution.
+    """
+    new = stream(
+        model,
+        ids,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        generator=generator,
+        use_cache=use_cache,
+        eos_id=eos_id,
+    )
+    return torch.cat([ids, *(token[:, None] for token in new)], dim=1)

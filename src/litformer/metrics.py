@@ -1,11 +1,11 @@
-# Written in chapters/translation.md; edit it there, then run make export.
+# Written in chapters/{translation,gpt}.md; edit it there, then run make export.
 """Metrics: how good is what a model says?"""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["bleu", "exact_match"]
+__all__ = ["bits_per_character", "bleu", "exact_match", "perplexity"]
 
 
 def _words(who: str, name: str, sentences) -> list[tuple]:
@@ -78,3 +78,33 @@ def exact_match(hypotheses: Sequence, references: Sequence) -> float:
     """
     pairs = _pairs("exact_match", hypotheses, references)
     return sum(a == b for a, b in pairs) / len(pairs)
+
+
+def perplexity(nats: float, tokens: int = 1) -> float:
+    """How many equally likely choices a token is worth: exp(nats / tokens).
+
+    `nats` is the summed loss of that many tokens, or by default the mean.
+
+    Raises:
+        ValueError: fewer than one token.
+    """
+    if tokens < 1:
+        raise ValueError(f"perplexity: needs at least 1 token, got {tokens}.")
+    return math.exp(nats / tokens)
+
+
+def bits_per_character(nats: float, characters: int) -> float:
+    """The summed loss of a text in bits, shared among its characters.
+
+    Unlike a loss or a perplexity per token, it does not depend on how the
+    text was cut into tokens.
+
+    Raises:
+        ValueError: fewer than one character.
+    """
+    if characters < 1:
+        raise ValueError(
+            f"bits_per_character: needs at least 1 character, got "
+            f"{characters}. Pass the length of the text, not its tokens."
+        )
+    return nats / math.log(2) / characters

