@@ -21,8 +21,9 @@ from bookkit.study import notebook
 ROOT = find_root(Path(__file__).parent)
 BOOK = Book(ROOT)
 SITE = Site(BOOK)
-# Only the package's own dependencies: what a learner on Colab has.
-ABSENT = "jupytext yaml sphinx myst_nb nbval pybtex docutils".split()
+# Only the package's own dependencies: what a learner on Colab has. (The
+# reader of GGUF files, which is one of them, brings yaml.)
+ABSENT = "jupytext sphinx myst_nb nbval pybtex docutils".split()
 # Whatever reaches for the network fails at once, with a name in the error.
 OFFLINE = """
 import socket, sys

@@ -214,25 +214,11 @@ MUTANTS = {
             ),
             r"held back for ever",
         ),
-        "stuck-on-a-bad-byte": (
-            _stream(
-                "    held = b''\n"
-                "    for i in ids:\n"
-                "        held += tokenizer.decode_bytes([i])\n"
-                "        try:\n"
-                "            text = held.decode()\n"
-                "        except UnicodeDecodeError:\n"
-                "            continue\n"
-                "        held = b''\n"
-                "        yield text\n"
-            ),
-            r"held back for ever",
-        ),
         "no-generator": (
             _stream("    return tokenizer.decode(list(ids))\n"),
             r"A generator is asked for",
         ),
-        "stuck-until-the-end": (
+        "stuck-on-a-bad-byte": (
             _stream(
                 "    held = b''\n"
                 "    for i in ids:\n"

@@ -21,6 +21,20 @@ def _recognise(got, expected, mistakes, *, on) -> None:
     expect_equal(got, expected, on=on, hint=hint)
 
 
+def _judge(answers) -> None:
+    """Answers on many inputs; the mistake is one that explains all of them.
+
+    Each is (input in words, answer, right answer, {mistake: its answer}).
+    """
+    wrong = [a for a in answers if a[1] != a[2]]
+    if not wrong:
+        return
+    on, got, right, mistakes = wrong[0]
+    near = [text for text, value in mistakes.items() if got == value]
+    whole = [text for text in near if all(a[1] == a[3][text] for a in answers)]
+    expect_equal(got, right, on=on, hint=[*whole, *near, ""][0])
+
+
 def _without_marks(point):
     """The groups of six bits, without the bits that mark a byte."""
     n = len(chr(point).encode())
@@ -65,6 +79,7 @@ def utf8(utf8):
 @exercise("tokenization.run-of-letters")
 def run_of_letters(tokens_of_run):
     """Against a tokeniser that has learnt the merges."""
+    answers = []
     for k in range(6):
         merges, tokens = learn_merges({b"a" * 2**k: 9}, 256 + k)
         assert len(merges) == k
@@ -72,24 +87,22 @@ def run_of_letters(tokens_of_run):
         for m in (1, 2, 3, 7, 8, 31, 32, 33, 63, 100, 127):
             right = len(tokenizer.encode("a" * m))
             rounded, rest = divmod(m, 2**k)
-            _recognise(
-                tokens_of_run(m, k),
-                right,
-                {
-                    "These are the longest tokens alone. What remains has "
-                    "tokens too.": rounded,
-                    "What remains needs more than one token at times.": rounded
-                    + (rest > 0),
-                    "What remains is merged too: 2 + 1 a's are two tokens, "
-                    "not three.": rounded + rest,
-                    "The longest token holds 2**k letters. There are no "
-                    "longer ones.": m.bit_count(),
-                    "The longest token holds 2**k letters, not k + 1.": sum(
-                        divmod(m, k + 1)
-                    ),
-                },
-                on=f"a run of {m} letters after {k} merges",
-            )
+            mistakes = {
+                "These are the longest tokens alone. What remains has tokens "
+                "too.": rounded,
+                "What remains needs more than one token at times.": rounded
+                + (rest > 0),
+                "What remains is merged too: 2 + 1 a's are two tokens, not "
+                "three.": rounded + rest,
+                "The longest token holds 2**k letters. There are no longer "
+                "ones.": m.bit_count(),
+                "The longest token holds 2**k letters, not k + 1.": sum(
+                    divmod(m, k + 1)
+                ),
+            }
+            on = f"a run of {m} letters after {k} merges"
+            answers.append((on, tokens_of_run(m, k), right, mistakes))
+    _judge(answers)
     return "A run of a million letters is cheap. So is a run of spaces."
 
 
@@ -148,27 +161,26 @@ def by_rank(encode):
     pairs, tokens = learn_merges(words, 280)
     merges = [(tokens[a], tokens[b]) for a, b in pairs]
     cases += [(word, merges) for word in [*words, b" thatches", b" there"]]
+    answers = []
     for word, merges in cases:
         right = _by_rank(word, merges)
         shown = merges if len(merges) < 5 else f"{len(merges)} of a text"
-        _recognise(
-            list(encode(word, list(merges))),
-            right,
-            {
-                "This takes the longest token that fits. The rank decides, "
-                "not the length.": _by_length(word, merges),
-                "This merges the leftmost pair that is known. The pair with "
-                "the lowest rank comes first, wherever it is.": _by_rank(
-                    word, merges, _first_known
-                ),
-                "A pair can occur more than once in a word.": _first_only(
-                    word, merges
-                ),
-                "This merges the pair that was learnt last. The first one "
-                "comes first.": _by_rank(word, merges, max),
-            },
-            on=f"{word!r} with the merges {shown}",
-        )
+        mistakes = {
+            "This takes the longest token that fits. The rank decides, not "
+            "the length.": _by_length(word, merges),
+            "This merges the leftmost pair that is known. The pair with the "
+            "lowest rank comes first, wherever it is.": _by_rank(
+                word, merges, _first_known
+            ),
+            "A pair can occur more than once in a word.": _first_only(
+                word, merges
+            ),
+            "This merges the pair that was learnt last. The first one comes "
+            "first.": _by_rank(word, merges, max),
+        }
+        on = f"{word!r} with the merges {shown}"
+        answers.append((on, list(encode(word, list(merges))), right, mistakes))
+    _judge(answers)
     return "Rank, then place. Everything else is speed."
 
 
