@@ -107,7 +107,8 @@ def _same(model: nn.Module, stored: dict[str, str]) -> None:
     if problems:
         more = f" (and {n} more)" if (n := len(problems) - 1) else ""
         raise CheckpointError(
-            f"this is not the model that was saved: {problems[0]}{more}."
+            "load_checkpoint: this is not the model that was saved: "
+            f"{problems[0]}{more}."
         )
 
 
@@ -142,7 +143,7 @@ def load_checkpoint(
     files, facts = read_sealed(Path(path))
     if facts.get("format") != 1:
         raise CheckpointError(
-            f"{path} has format {facts.get('format')}, not 1."
+            f"load_checkpoint: {path} has format {facts.get('format')}, not 1."
         )
     weights, state = files["model.safetensors"], files["optimizer.safetensors"]
     _same(model, {n: describe(t) for n, t in weights.items()} | facts["also"])
@@ -151,8 +152,8 @@ def load_checkpoint(
         for name, value in _who(optimizer, model).items():
             if kept[name] != value:
                 raise CheckpointError(
-                    f"the optimiser's {name} was {kept[name]} in this run, "
-                    f"got {value}. Build it in the same way."
+                    f"load_checkpoint: the optimiser's {name} was "
+                    f"{kept[name]}, got {value}. Build it in the same way."
                 )
     history = History()
     for entry in fields(history):
