@@ -77,7 +77,7 @@ class Calibration(NamedTuple):
 
     @property
     def error(self) -> float:
-        """Mean distance of claim and truth: the expected calibration error."""
+        """The mean distance of claim and truth, weighted by the counts."""
         gap = (self.confidence - self.accuracy).abs() * self.count
         return (gap.sum() / self.count.sum()).item()
 

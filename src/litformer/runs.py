@@ -26,7 +26,7 @@ class History:
 
     @property
     def steps(self) -> list[int]:
-        """0, 1, 2, ...: the x axis of a plot."""
+        """The numbers of the steps, from 0, for the x axis of a plot."""
         return list(range(len(self)))
 
     def add(self, *values: float | int) -> None:
