@@ -13,6 +13,8 @@ import torch
 from bookkit.widget import export
 from litformer import masks
 from litformer.attention import attention, attention_weights
+from litformer.pretokenize import RULES, WHITE_SPACE
+from litformer.tokenizer import BPETokenizer, train_bpe
 from tiny_site import EXERCISE, INTERVIEW, ROOT, Site
 
 pytestmark = pytest.mark.browser
@@ -112,6 +114,36 @@ def builder():
     )
 
 
+TRAINED = train_bpe("the cat sat there, the cat is 1234 naïve 🙂 " * 3, 300)
+
+
+def cut_with(text, used, rule):
+    """The ids of a text by the first merges."""
+    kept = TRAINED.merges[:used]
+    return BPETokenizer(TRAINED.tokens, kept, rule=rule).encode(text)
+
+
+def pairs():
+    texts = [
+        "the cat 12 🙂",
+        "  a\u00a0\u0085b\ufeff\n\n c't'll ",
+        "٣½東é\u0301",
+        "",
+    ]
+    cases = [[t, u, r] for t in texts for u in (0, 9, 99) for r in RULES]
+    return export(
+        "byte-pairs",
+        tensors={"merges": TRAINED.merges},
+        config={
+            "rules": RULES,
+            "white": WHITE_SPACE,
+            "text": "the cat 12 🙃",
+            "cases": cases,
+        },
+        check={"ids": [cut_with(*case) for case in cases]},
+    )
+
+
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """One page with everything, with the scripts of the book."""
@@ -129,9 +161,10 @@ def small(tmp_path_factory):
         + EXERCISE.replace("$x^2$", "it")
         + question.replace("{eq}`eq-one`", "it")
         + "\n```{widget} attention-plane\nDrag.\n```\n"
-        + "\n```{widget} mask-builder\nBuild.\n```\n",
+        + "\n```{widget} mask-builder\nBuild.\n```\n"
+        + "\n```{widget} byte-pairs\nType.\n```\n",
     )
-    site.executed("alpha", plane(), builder())
+    site.executed("alpha", plane(), builder(), pairs())
     assert site.build() == []
     return site
 
@@ -601,9 +634,49 @@ def test_builder_warns_that_causal_undoes_the_prefix(open_page):
     assert note.inner_text() == ""
 
 
+# --- byte-pairs --------------------------------------------------------------
+def numbers(box):
+    """The ids that stand under the tokens."""
+    return [int(i) for i in box.locator("ol.tokens small").all_inner_texts()]
+
+
+def test_pairs_agree_with_the_chapter(open_page):
+    box = widget(open_page(), "byte-pairs")
+    assert len(TRAINED.merges) > 20
+    assert float(box.get_attribute("data-maxdiff")) == 0
+    assert numbers(box) == cut_with("the cat 12 🙃", 99, "gpt2")
+
+
+def test_pairs_follow_what_is_typed(open_page):
+    box = widget(open_page(), "byte-pairs")
+    text = "there is 1234\nthe 🙂"
+    box.get_by_label("text", exact=True).fill(text)
+    for used in (99, 7, 0):
+        set_range(box, "merges", used)
+        for apart in (True, False):
+            box.get_by_label("cut digits apart").set_checked(apart)
+            rule = "smollm2" if apart else "gpt2"
+            assert numbers(box) == cut_with(text, used, rule), (used, rule)
+    said = box.locator(".said").inner_text()
+    assert said == "19 characters, 22 bytes, 22 tokens: 1.00 bytes per token."
+    box.get_by_label("text", exact=True).fill("")
+    assert box.locator(".said").inner_text() == (
+        "0 characters, 0 bytes, 0 tokens."
+    )
+
+
+def test_pairs_show_bytes_that_are_no_character(open_page):
+    box = widget(open_page(), "byte-pairs")
+    set_range(box, "merges", 0)
+    box.get_by_label("text", exact=True).fill("a é\n")
+    shown = box.locator("ol.tokens span").all_inner_texts()
+    assert shown == ["a", "\u2423", "c3", "a9", "\u23ce"]
+
+
 # --- every screen ------------------------------------------------------------
 def test_nothing_is_wider_than_a_phone(open_page):
     page = open_page(viewport={"width": 360, "height": 740})
+    widget(page, "byte-pairs").get_by_label("text").fill("w" * 120 + " é" * 60)
     set_range(widget(page, "mask-builder"), "number of keys S", 12)
     wide = page.evaluate(
         """() => [...document.querySelectorAll(
@@ -650,7 +723,7 @@ CHECK = """() => axe.run(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("chapter", ["attention", "masks"])
+@pytest.mark.parametrize("chapter", ["attention", "masks", "tokenization"])
 def test_built_page_in_use(site, tab, axe, chapter, scheme):
     """The page's numbers are the chapter's; every state is accessible."""
     opened = tab(
