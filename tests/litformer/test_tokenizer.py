@@ -1,8 +1,8 @@
 """Tokenisers against the `tokenizers` library, laws, and refusals.
 
 The oracles are Hugging Face's trainer and encoder (Rust). For SmolLM2 one is
-built from the file's metadata: the conversion of `transformers` forgets that
-this model cuts digits apart. A few ids of llama.cpp are written down too.
+built from the file's metadata, with the rule for digits that the file names:
+the conversion of `transformers` forgets it.
 """
 
 import itertools
@@ -538,6 +538,18 @@ def test_smollm2_ids_of_a_long_text_are_the_librarys():
     ids = smollm2_tokenizer().encode(text)
     assert ids == library_smollm2().encode(text).ids
     assert smollm2_tokenizer().decode(ids) == text
+
+
+def test_smollm2_cuts_digits_apart():
+    """The file names its rule; GPT-2's would differ where spaces precede."""
+    from litformer.pretrained import smollm2_file
+
+    ours = smollm2_tokenizer()
+    assert smollm2_file().fields["tokenizer.ggml.pre"].contents() == "smollm"
+    assert ours.rule == "smollm2"
+    careless = BPETokenizer(ours.tokens, ours.merges, rule="gpt2")
+    assert careless.encode("a 42") == ours.encode("a 42")
+    assert careless.encode("a  42") != ours.encode("a  42")
 
 
 def test_smollm2_special_tokens():
