@@ -586,3 +586,19 @@ def test_byte_letters_are_those_of_the_library():
     for c in ("a", " ", "\n", "é", "東"):
         ((seen, _),) = byte_level().pre_tokenize_str(c)
         assert seen == "".join(byte_letters()[byte] for byte in c.encode())
+
+
+def test_a_converter_in_wide_use_is_careless(monkeypatch):
+    """When this fails, the chapter can say that it was mended."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    from transformers import AutoTokenizer
+
+    file = SMOLLM2.find()
+    theirs = AutoTokenizer.from_pretrained(
+        str(file.parent), gguf_file=file.name
+    )
+    ours = smollm2_tokenizer()
+    assert theirs.encode("a 42") == ours.encode("a 42")
+    assert theirs.encode("a  42") != ours.encode("a  42")
+    careless = BPETokenizer(ours.tokens, ours.merges, rule="gpt2")
+    assert theirs.encode("a  42") == careless.encode("a  42")
