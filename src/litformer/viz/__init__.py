@@ -11,6 +11,7 @@ and cells carry their numbers.
 from litformer.viz.charts import bars, lines, plane
 from litformer.viz.grids import attention_rows, clocks, heatmap, mask_grid
 from litformer.viz.page import INK, PALETTE, Picture, show, use_style
+from litformer.viz.pictures import overlay, pictures
 
 __all__ = [
     "INK",
@@ -22,6 +23,8 @@ __all__ = [
     "heatmap",
     "lines",
     "mask_grid",
+    "overlay",
+    "pictures",
     "plane",
     "show",
     "use_style",
