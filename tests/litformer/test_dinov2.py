@@ -112,9 +112,7 @@ def test_a_missing_unused_or_misshapen_tensor_is_refused(monkeypatch):
     with_tensors(
         {n: t for n, t in whole.items() if n != "decoder.bn2.running_var"}
     )
-    with pytest.raises(
-        ValueError, match="nothing fills 'layers.4.runn"
-    ):
+    with pytest.raises(ValueError, match="nothing fills 'layers.4.runn"):
         dinov2_saliency()
 
 
@@ -197,9 +195,7 @@ def test_a_file_that_was_cut_off(tmp_path, keep):
     file = write(tmp_path / "x.onnx", tensor(b"t", (50,), range(50)))
     data = file.read_bytes()
     file.write_bytes(data[: int(len(data) * keep)])
-    with pytest.raises(
-        ValueError, match="no ONNX file, or it was cut off"
-    ):
+    with pytest.raises(ValueError, match="no ONNX file, or it was cut off"):
         onnx_tensors(file)
 
 
@@ -224,9 +220,7 @@ def test_tensors_that_are_not_read(tmp_path):
     with pytest.raises(ValueError, match="'t' has data type 1, without raw"):
         onnx_tensors(file)
     write(file, tensor(b"t", (3,), [1, 2]))
-    with pytest.raises(
-        ValueError, match=r"\(3,\) and .*float32 has 8 bytes"
-    ):
+    with pytest.raises(ValueError, match=r"\(3,\) and .*float32 has 8 bytes"):
         onnx_tensors(file)
 
 

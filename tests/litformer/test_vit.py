@@ -505,9 +505,7 @@ def test_sides_that_do_not_divide(model, unchecked, size, near):
 
 
 def test_no_patch_size():
-    with pytest.raises(
-        ValueError, match="patch_size must be at least 1"
-    ):
+    with pytest.raises(ValueError, match="patch_size must be at least 1"):
         patch_grid("ViT", 8, 8, 0)
 
 
@@ -533,18 +531,14 @@ def test_sizes_that_cannot_be_built():
         config(image_size=(16, 35))
     with pytest.raises(ValueError, match="n_layers must be .* 1, got 0"):
         config(n_layers=0)
-    with pytest.raises(
-        ValueError, match="position_std must be .*, got 0"
-    ):
+    with pytest.raises(ValueError, match="position_std must be .*, got 0"):
         config(position_std=0.0)
     with pytest.raises(ValueError, match="not divisible by n_heads=3"):
         ViT(config(n_heads=3))
 
 
 def test_a_table_for_another_grid(unchecked):
-    with pytest.raises(
-        ValueError, match=r"T=22, D\), got \(21, 4\).*3, 7"
-    ):
+    with pytest.raises(ValueError, match=r"T=22, D\), got \(21, 4\).*3, 7"):
         interpolate_positions(torch.zeros(21, 4), (3, 7), (6, 14))
     with pytest.raises(ValueError, match=r"at least 1 x 1, got \(0, 3\)"):
         interpolate_positions(torch.zeros(22, 4), (3, 7), (0, 3))
@@ -573,7 +567,5 @@ def test_rollout_of_nothing(unchecked):
 
 def test_decoder_needs_tokens_for_its_grid(unchecked):
     decoder = SaliencyDecoder(D, widths=(3,))
-    with pytest.raises(
-        ValueError, match=r"T=22, D=22\), got \(1, 21, 22"
-    ):
+    with pytest.raises(ValueError, match=r"T=22, D=22\), got \(1, 21, 22"):
         decoder(torch.zeros(1, 21, D), (3, 7), (9, 9))
