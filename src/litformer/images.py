@@ -57,6 +57,9 @@ def photograph(
 
     It is first reduced as little as covers the size, with antialiasing.
 
+    china (by danielbuechele) and flower (by vultilion) are under CC BY 2.0;
+    the others are in the public domain or under CC0.
+
     Raises:
         ValueError: an unknown name, or a size below one pixel.
     """
