@@ -21,6 +21,11 @@ def _recognise(got, expected, mistakes, *, on) -> None:
     expect_equal(got, expected, on=on, hint=hint)
 
 
+def _as_list(given):
+    """A tuple counts as a list; what is neither is told as it is."""
+    return list(given) if isinstance(given, tuple) else given
+
+
 def _judge(answers) -> None:
     """Answers on many inputs; the mistake is one that explains all of them.
 
@@ -179,7 +184,8 @@ def by_rank(encode):
             "first.": _by_rank(word, merges, max),
         }
         on = f"{word!r} with the merges {shown}"
-        answers.append((on, list(encode(word, list(merges))), right, mistakes))
+        got = _as_list(encode(word, list(merges)))
+        answers.append((on, got, right, mistakes))
     _judge(answers)
     return "Rank, then place. Everything else is speed."
 
@@ -355,7 +361,7 @@ def safe_chat(chat_ids):
                 text = text.replace(mark, "")
             stripped += [number[role], *tokenizer.encode(text), end]
         _recognise(
-            list(chat_ids(tokenizer, list(messages))),
+            _as_list(chat_ids(tokenizer, list(messages))),
             right,
             {
                 "A message could end its own turn: what the user wrote was "
