@@ -723,7 +723,9 @@ CHECK = """() => axe.run(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("chapter", ["attention", "masks", "tokenization"])
+@pytest.mark.parametrize(
+    "chapter", ["attention", "masks", "tokenization", "moe"]
+)
 def test_built_page_in_use(site, tab, axe, chapter, scheme):
     """The page's numbers are the chapter's; every state is accessible."""
     opened = tab(

@@ -1,0 +1,149 @@
+"""`MoE` against Hugging Face's Mixtral block, and against dense layers.
+
+Forward and backward, with gradients of the input and of all weights. Two
+sizes: few wide experts, and many thin ones, where dispatch is what costs.
+Both sides must first agree to 1e-4. Hugging Face's block is timed in its
+default form, a loop over experts, and with its grouped products.
+"""
+
+import pytest
+import torch
+from transformers import MixtralConfig
+from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+
+from benchmarks.harness import compare, machine, publish
+from litformer.feedforward import GatedFeedForward
+from litformer.moe import Experts, GroupedExperts, MoE, TopKRouter
+
+CASES = {
+    # name: (tokens, width, width of an expert, experts, experts a token)
+    "8 experts of 512, 2 used": (4096, 256, 512, 8, 2),
+    "64 experts of 64, 8 used": (2048, 256, 64, 64, 8),
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    print(f"\n{machine()}")
+    yield
+    torch.set_num_threads(before)
+
+
+def mixtral(d, ff, e, k, how):
+    config = MixtralConfig(
+        hidden_size=d,
+        intermediate_size=ff,
+        num_local_experts=e,
+        num_experts_per_tok=k,
+    )
+    config._experts_implementation = how
+    return MixtralSparseMoeBlock(config)
+
+
+def layers(d, ff, e, k):
+    """Our two forms and theirs, with the same weights; and a dense layer."""
+    torch.manual_seed(0)
+    router = TopKRouter(d, e, top_k=k)
+    ours = MoE(router, GroupedExperts(e, d, ff))
+    loop = MoE(router, Experts(e, lambda: GatedFeedForward(d, ff, bias=False)))
+    stacks = ours.experts
+    with torch.no_grad():
+        for i, expert in enumerate(loop.experts.experts):
+            expert.gate_proj.weight.copy_(stacks.gate_proj[i])
+            expert.up_proj.weight.copy_(stacks.up_proj[i])
+            expert.down_proj.weight.copy_(stacks.down_proj[i])
+    theirs = {how: mixtral(d, ff, e, k, how) for how in ("eager", "grouped_mm")}
+    for block in theirs.values():
+        with torch.no_grad():
+            block.gate.weight.copy_(router.weight)
+            both = torch.cat([stacks.gate_proj, stacks.up_proj], 1)
+            block.experts.gate_up_proj.copy_(both)
+            block.experts.down_proj.copy_(stacks.down_proj)
+    return {
+        "ours": ours,
+        "our loop": loop,
+        "Hugging Face": theirs["eager"],
+        "Hugging Face, grouped": theirs["grouped_mm"],
+        "dense, same work": GatedFeedForward(d, k * ff, bias=False),
+    }
+
+
+def train(layer, x):
+    """Forward and backward of one layer."""
+    leaves = [x, *layer.parameters()]
+    ones = torch.ones_like(x)
+    return lambda: torch.autograd.grad(layer(x), leaves, ones)
+
+
+def measured():
+    """Every candidate at both sizes, after a proof that they agree."""
+    found = {}
+    for name, (n, *sizes) in CASES.items():
+        made = layers(*sizes)
+        make = torch.Generator().manual_seed(1)
+        x = torch.randn(1, n, sizes[0], generator=make).requires_grad_()
+        expected = made["ours"](x)
+        for peer, layer in made.items():
+            if not peer.startswith("dense"):
+                torch.testing.assert_close(
+                    layer(x), expected, atol=1e-4, rtol=1e-4
+                )
+        calls = {peer: train(layer, x) for peer, layer in made.items()}
+        found[name] = compare(calls, rounds=7)
+    return found
+
+
+@pytest.fixture(scope="module")
+def found():
+    return measured()
+
+
+def test_against_hugging_face(found):
+    peers = ("ours", "Hugging Face", "Hugging Face, grouped")
+    publish(
+        "moe",
+        "mixtral",
+        title="Mixture of experts",
+        what="Forward and backward of one layer with its router, width 256, "
+        "4096 tokens for 8 experts and 2048 for 64; theirs is Mixtral's "
+        "block, as a loop over experts (its default) and with grouped "
+        "products.",
+        cases={
+            name: {peer: case[peer] for peer in peers}
+            for name, case in found.items()
+        },
+        goal=1.0,
+    )
+
+
+def test_against_a_dense_layer(found):
+    wide, thin = CASES
+    publish(
+        "moe",
+        "dense",
+        title="What dispatch costs, few wide experts",
+        what="The same layer against one dense gated layer that does the same "
+        "number of multiplications in the experts. The goal is 10 % more.",
+        cases={wide: {p: found[wide][p] for p in ("ours", "dense, same work")}},
+        goal=1.1,
+        missed="Each token is copied to its experts and back, and multiplied "
+        "by their weights. On a processor that multiplies quickly and shares "
+        "its memory with other programs, these copies weigh more than a tenth. "
+        "Both of Hugging Face's forms take longer.",
+    )
+    publish(
+        "moe",
+        "thin",
+        title="What dispatch costs, many thin experts",
+        what="Sixty-four thin experts, eight used: the products are small and "
+        "each token is copied eight times.",
+        cases={
+            thin: {
+                p: found[thin][p]
+                for p in ("ours", "our loop", "dense, same work")
+            }
+        },
+        goal=None,
+    )
