@@ -65,21 +65,6 @@ def layer_norm(
     return (y if bias is None else y + bias).to(x.dtype)
 
 
-def rms_norm(
-    x: Float[Tensor, "*N D"],
-    weight: Float[Tensor, "D"],
-    *,
-    eps: float = 1e-6,
-) -> Float[Tensor, "*N D"]:
-    """Scale each token to root mean square 1, then by w. No mean, no bias.
-
-    Source: Zhang and Sennrich (2019).
-    """
-    wide = _wide(x)
-    square = wide.square().mean(dim=-1, keepdim=True)
-    return (wide * torch.rsqrt(square + eps) * weight).to(x.dtype)
-
-
 class LayerNorm(nn.Module):
     """`layer_norm` with a learned weight and bias, on the fused kernel.
 
@@ -111,6 +96,21 @@ class LayerNorm(nn.Module):
         _check_input("LayerNorm", x, self.d_model)
         width = (self.d_model,)
         return F.layer_norm(x, width, self.weight, self.bias, self.eps)
+
+
+def rms_norm(
+    x: Float[Tensor, "*N D"],
+    weight: Float[Tensor, "D"],
+    *,
+    eps: float = 1e-6,
+) -> Float[Tensor, "*N D"]:
+    """Scale each token to root mean square 1, then by w. No mean, no bias.
+
+    Source: Zhang and Sennrich (2019).
+    """
+    wide = _wide(x)
+    square = wide.square().mean(dim=-1, keepdim=True)
+    return (wide * torch.rsqrt(square + eps) * weight).to(x.dtype)
 
 
 class RMSNorm(nn.Module):
