@@ -74,7 +74,7 @@ class GPTConfig:
     @classmethod
     def nano(cls, vocab_size: int, max_len: int, **changes) -> "GPTConfig":
         """Two layers of width 64: learns on one core in half a minute."""
-        sizes = dict(d_model=64, n_layers=2, n_heads=4, init_std=0.08)
+        sizes = dict(d_model=64, n_layers=2, n_heads=4, init_std=0.1)
         return cls(vocab_size, max_len, **sizes | changes)
 
     @classmethod
