@@ -9,16 +9,11 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_snippet_runs_and_says_what_the_text_says(capsys):
-    """Each word picks one of its own kind."""
+def test_the_snippet_runs_and_the_model_knows_the_answer(capsys):
+    """The assertion in it holds, and real weights answer."""
     (source,) = re.findall(r"```python\n(.*?)```", README, re.S)
     exec(compile(source, "README.md", "exec"), {})
-    kinds = {"king": 0, "queen": 0, "prince": 0}
-    pairs = re.findall(r"(\w+) attends to (\w+)", capsys.readouterr().out)
-    assert len(pairs) == 6
-    for word, other in pairs:
-        assert word != other
-        assert kinds.get(word, 1) == kinds.get(other, 1)
+    assert "Paris" in capsys.readouterr().out
 
 
 def test_every_command_is_a_target():
