@@ -138,7 +138,7 @@ class Bert(nn.Module):
         norms                         weight 1, bias 0
         """
         for module in self.modules():
-            if isinstance(module, nn.Embedding | TokenEmbedding | nn.Linear):
+            if isinstance(module, nn.Embedding | nn.Linear):
                 nn.init.normal_(module.weight, std=self.config.init_std)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)

@@ -38,7 +38,7 @@ def _check_tokens(who: str, tokens: Tensor, vocab_size: int) -> None:
         )
 
 
-class TokenEmbedding(nn.Module):
+class TokenEmbedding(nn.Embedding):
     """A learned vector for each token, and the same vectors as a classifier.
 
     tokens (B, T) -> (B, T, D), times sqrt(D) if `scale`. `logits` compares a
@@ -54,19 +54,17 @@ class TokenEmbedding(nn.Module):
     def __init__(
         self, vocab_size: int, d_model: int, *, scale: bool = True
     ) -> None:
-        super().__init__()
         if min(vocab_size, d_model) < 1:
             raise ValueError(
                 f"TokenEmbedding: sizes must be at least 1, got vocab_size="
                 f"{vocab_size}, d_model={d_model}."
             )
+        super().__init__(vocab_size, d_model)
         self.vocab_size, self.d_model, self.scale = vocab_size, d_model, scale
-        self.weight = nn.Parameter(torch.empty(vocab_size, d_model))
-        self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Normal with standard deviation D**-0.5: rows of length about 1."""
-        nn.init.normal_(self.weight, std=self.d_model**-0.5)
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
 
     def forward(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Look the tokens up."""

@@ -190,7 +190,7 @@ class GPT(nn.Module):
             std = self.config.init_std
             if name.endswith(("o_proj", "down_proj")):
                 std /= math.sqrt(2 * len(self.blocks))
-            if isinstance(layer, nn.Linear | nn.Embedding | TokenEmbedding):
+            if isinstance(layer, nn.Linear | nn.Embedding):
                 nn.init.normal_(layer.weight, std=std)
                 if getattr(layer, "bias", None) is not None:
                     nn.init.zeros_(layer.bias)

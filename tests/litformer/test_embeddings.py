@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from litformer.embeddings import TokenEmbedding
+from litformer.optim import decay_groups
 
 B, T, V, D = 2, 5, 13, 7
 
@@ -123,3 +124,19 @@ class TestErrors:
             f"vocab_size={sizes[0]}, d_model={sizes[1]}.",
             *(TokenEmbedding, *sizes),
         )
+
+
+def test_its_rows_do_not_decay_even_where_they_are_the_output_layer_too():
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed = make()
+            self.mix = nn.Linear(7, 7)
+            self.head = nn.Linear(7, 13, bias=False)
+            self.head.weight = self.embed.weight
+
+    model = Tied()
+    decay, rest = decay_groups(model, 0.1)
+    assert [p is model.mix.weight for p in decay["params"]] == [True]
+    assert any(p is model.embed.weight for p in rest["params"])
+    assert rest["weight_decay"] == 0.0
