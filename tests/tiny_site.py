@@ -13,7 +13,7 @@ CONF = f"""
 import sys
 sys.path.insert(0, {str(EXT)!r})
 extensions = ["myst_nb", "exercises", "quiz", "interview", "errata", "widget",
-    "benchmarks"]
+    "bench_tables"]
 nb_execution_mode = "off"
 numfig = True
 nitpicky = True
