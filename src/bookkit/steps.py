@@ -91,10 +91,16 @@ def steps(workers: int, everything: bool) -> list[Step]:
             ("site",),
         ),
         Step(
+            "web",
+            "what the browser tests need",
+            ("bookkit", "web", "--dev"),  # once, not by each worker
+            browser=True,
+        ),
+        Step(
             "browser",
             "every page in a real browser",
-            (*pytest, "tests/site", "-m", "browser"),
-            ("site",),
+            (*pytest, "tests/site", *parallel, "-m", "browser"),
+            ("site", "web"),
             browser=True,
         ),
     ]

@@ -27,8 +27,12 @@ ABSENT = "jupytext sphinx myst_nb nbval pybtex docutils".split()
 # Whatever reaches for the network fails at once, with a name in the error.
 OFFLINE = """
 import socket, sys
-for tool in {absent!r}:
-    sys.modules[tool] = None
+class Absent:
+    # not None in sys.modules: some packages look whether sphinx is in there
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {absent!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Absent())
 _connect = socket.socket.connect
 def connect(self, address):
     local = isinstance(address, (str, bytes)) or address[0] in (

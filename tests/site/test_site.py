@@ -95,6 +95,8 @@ def test_pictures_have_words(site, page):
     for svg in soup(site / page).select(".cell_output svg"):
         if svg.find_parent("button"):
             continue
+        if svg.find_parent(attrs={"aria-hidden": "true"}):
+            continue  # a root in a formula, which is spoken as MathML
         inner = svg.find_parent(attrs={"role": "img"}) or svg
         if not (inner.get("aria-label") or inner.find("title")):
             mute.append(str(svg)[:100])
@@ -193,7 +195,8 @@ def test_names_in_cells_are_links(site, name):
     page = soup(site / "chapters" / f"{name}.html")
     links = {a["href"] for a in page.select("a.sphinx-codeautolink-a")}
     torch = "https://docs.pytorch.org/docs/stable/"
-    assert any(link.startswith(torch) for link in links)
+    if re.search(r"^import torch$", Book(ROOT).chapter(name).text, re.M):
+        assert any(link.startswith(torch) for link in links)
     assert any(link.startswith("../book/api.html#litformer.") for link in links)
     assert all(link.startswith((torch, "../book/api.html#")) for link in links)
 
