@@ -326,7 +326,7 @@ def test_without_scripts_everything_can_be_read(open_page):
     assert why.is_visible()
     assert not page.get_by_role("button", name="Check answer").count()
     notes = page.locator("noscript p")
-    assert notes.count() == 2
+    assert notes.count() == page.locator(".bk-widget").count() > 0
     assert "needs JavaScript" in notes.first.text_content()
     assert notes.first.is_visible()
     solution = page.locator("details.bk-solution")
