@@ -4,23 +4,13 @@ Goal: our wrapper costs at most 5 % more than `F.scaled_dot_product_attention`
 called directly at T = 2048.
 """
 
-import pytest
 import torch
 import torch.nn.functional as F
 
-from benchmarks.harness import compare, machine, peak_mib, publish
+from benchmarks.harness import compare, peak_mib, publish
 from litformer.attention import attention, fused_attention
 
 B, H, DH = 1, 8, 64
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 def inputs(t, *, grad):

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 import transformers
 
-from benchmarks.harness import compare, machine, publish
+from benchmarks.harness import compare, publish
 from litformer import pretrained
 from litformer.data import pad_batch
 from litformer.pooling import mean_pool, text_vectors
@@ -20,15 +20,6 @@ SENTENCE = (
     "attention compares every query with every key and returns an average "
     "of the values under the weights that a softmax makes of the scores "
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

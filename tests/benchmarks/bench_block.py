@@ -8,12 +8,11 @@ fused attention. Goal: not slower than either.
 
 import warnings
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.harness import compare, machine, publish
+from benchmarks.harness import compare, publish
 from litformer.attention import MultiHeadAttention
 from litformer.blocks import Block
 from litformer.feedforward import FeedForward
@@ -24,15 +23,6 @@ with warnings.catch_warnings():  # it scripts a function as it is imported
     from x_transformers import Decoder, Encoder
 
 D, H, FF = 256, 8, 1024
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 def pair(norm_first):

@@ -8,12 +8,11 @@ import math
 import time
 import warnings
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.harness import compare, machine, publish
+from benchmarks.harness import compare, publish
 from litformer.checkpoint_names import llama_names
 from litformer.generation import sample
 from litformer.gpt import GPT, GPTConfig, next_token_loss
@@ -28,15 +27,6 @@ with warnings.catch_warnings():  # it scripts a function as it is imported
 
 # nanoGPT's configuration for a CPU: L4 h4 d128, 12 rows of 64 characters
 L, H, D, T, B, V = 4, 4, 128, 64, 12, 65
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 class NanoBlock(nn.Module):

@@ -11,7 +11,7 @@ import torch
 from transformers import MixtralConfig
 from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
 
-from benchmarks.harness import compare, machine, publish
+from benchmarks.harness import compare, publish
 from litformer.feedforward import GatedFeedForward
 from litformer.moe import Experts, GroupedExperts, MoE, TopKRouter
 
@@ -20,15 +20,6 @@ CASES = {
     "8 experts of 512, 2 used": (4096, 256, 512, 8, 2),
     "64 experts of 64, 8 used": (2048, 256, 64, 64, 8),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 def mixtral(d, ff, e, k, how):

@@ -4,24 +4,14 @@ Forward and backward, `need_weights=False` on their side, which is their fast
 way. Goal: not slower.
 """
 
-import pytest
 import torch
 from torch import nn
 
-from benchmarks.harness import compare, machine, publish
+from benchmarks.harness import compare, publish
 from litformer.attention import MultiHeadAttention
 from litformer.kv_cache import KVCache
 
 D, H = 256, 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 def pair():

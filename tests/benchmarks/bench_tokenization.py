@@ -5,28 +5,16 @@ same number of entries, the same ids. Goals: to train 500 entries on 130 kB
 within half a second, and to encode no slower than the library does.
 """
 
-import os
 from pydoc_data.topics import topics
 
 import pytest
-import torch
 
-from benchmarks.harness import compare, machine, publish
+from benchmarks.harness import compare, publish
 from litformer.tokenizer import BPETokenizer, train_bpe
 
 CORPUS = "\n".join(topics.values())
 # the vocabulary comes through it; what it imports has no part in the speed
 pretrained = pytest.importorskip("litformer.pretrained")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 def train_theirs(text, vocab_size):

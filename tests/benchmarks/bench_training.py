@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.harness import compare, machine, publish
+from benchmarks.harness import compare, publish
 from litformer.attention import MultiHeadAttention
 from litformer.blocks import Block
 from litformer.feedforward import FeedForward
@@ -19,15 +19,6 @@ from litformer.optim import AdamW, warmup_linear
 from litformer.training import train
 
 V, T = 65, 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 class Model(nn.Module):

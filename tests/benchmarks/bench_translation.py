@@ -7,26 +7,16 @@ Goal: not slower.
 
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.harness import compare, machine, publish
+from benchmarks.harness import compare, publish
 from litformer.generation import greedy_decode
 from litformer.positions import sinusoidal_table
 from litformer.seq2seq import Seq2Seq, Seq2SeqConfig
 
 V = 39
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    print(f"\n{machine()}")
-    yield
-    torch.set_num_threads(before)
 
 
 class Theirs(nn.Module):

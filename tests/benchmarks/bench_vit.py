@@ -30,14 +30,6 @@ INSTALL = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def timm(monkeypatch):
     """timm, with just enough of torchvision: its Python part."""

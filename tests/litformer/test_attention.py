@@ -6,11 +6,6 @@ full; dimensions are different primes, so that a swapped axis cannot pass.
 
 import itertools
 import math
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -19,10 +14,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import litformer
+from helpers import runs_apart
 from litformer.attention import attention, attention_weights, fused_attention
 
-SOURCE = Path(litformer.__file__).parents[1]
 B, H, T, S, DH, DV = 2, 3, 5, 7, 11, 13
 BOTH = pytest.mark.parametrize("attend", [attention, fused_attention])
 ALL = pytest.mark.parametrize(
@@ -587,7 +581,7 @@ def test_compiles_without_a_graph_break():
     The backend traces and differentiates but generates no machine code, so
     that this takes seconds and needs no compiler.
     """
-    script = """
+    runs_apart("""
         import torch
         from litformer.attention import attention, fused_attention
         torch.manual_seed(0)
@@ -601,15 +595,4 @@ def test_compiles_without_a_graph_break():
                 torch.testing.assert_close(
                     compiled(q, k, v, **options), attend(q, k, v, **options)
                 )
-        print("compiled")
-    """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "compiled"
+    """)

@@ -1,18 +1,13 @@
 """`Block`: torch's encoder and decoder layers, laws, seams and refusals."""
 
-import os
-import subprocess
-import sys
-import textwrap
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import litformer
+from helpers import refused, runs_apart
 from litformer.attention import MultiHeadAttention
 from litformer.blocks import Block
 from litformer.feedforward import FeedForward, GatedFeedForward
@@ -20,7 +15,6 @@ from litformer.kv_cache import KVCache
 from litformer.norm import LayerNorm, RMSNorm
 from litformer.positions import ALiBi, RotaryEmbedding, WithBias
 
-SOURCE = Path(litformer.__file__).parents[1]
 B, T, S, H, DH, FF = 2, 5, 7, 3, 4, 29
 D = H * DH
 
@@ -32,12 +26,6 @@ def tensor(*shape, seed=0, dtype=torch.float32):
 
 def close(a, b, tol=1e-5):
     torch.testing.assert_close(a, b, atol=tol, rtol=tol)
-
-
-def refused(error, message, function, *args, **kwargs):
-    with pytest.raises(error) as caught:
-        function(*args, **kwargs)
-    assert str(caught.value) == message
 
 
 def make_block(*, seed=0, cross=False, ff=None, attn=None, **options):
@@ -490,7 +478,7 @@ class TestErrors:
 
 def test_compiles_without_a_graph_break():
     """In a fresh interpreter: the import hook would break the graph."""
-    script = """
+    runs_apart("""
         import torch
         from litformer.attention import MultiHeadAttention
         from litformer.blocks import Block
@@ -508,15 +496,4 @@ def test_compiles_without_a_graph_break():
                                      backend="aot_eager")
             torch.testing.assert_close(compiled(*args, causal=True),
                                        block(*args, causal=True))
-        print("compiled")
-    """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "compiled"
+    """)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from helpers import refused
 from litformer.embeddings import TokenEmbedding
 from litformer.optim import decay_groups
 
@@ -72,12 +73,6 @@ def test_initialisation():
 
 def test_no_tokens_give_no_vectors():
     assert make()(torch.zeros(B, 0, dtype=torch.long)).shape == (B, 0, D)
-
-
-def refused(error, message, function, *args):
-    with pytest.raises(error) as caught:
-        function(*args)
-    assert str(caught.value) == message
 
 
 @pytest.mark.usefixtures("unchecked")

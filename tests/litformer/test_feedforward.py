@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helpers import refused
 from litformer.feedforward import (
     FeedForward,
     GatedFeedForward,
@@ -25,12 +26,6 @@ def tensor(*shape, seed=0, dtype=torch.float32):
 
 def close(a, b, tol=1e-5):
     torch.testing.assert_close(a, b, atol=tol, rtol=tol)
-
-
-def refused(error, message, function, *args, **kwargs):
-    with pytest.raises(error) as caught:
-        function(*args, **kwargs)
-    assert str(caught.value) == message
 
 
 def count(layer):

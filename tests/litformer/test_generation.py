@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from helpers import refused
 from litformer.generation import (
     Beams,
     beam_search,
@@ -331,17 +332,12 @@ def test_best_keeps_the_k_best_of_both():
 
 
 # --- error messages ---------------------------------------------------------
-def refused(message, function, *args, **kwargs):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (below)
-        function(*args, **kwargs)
-    assert str(caught.value) == message
-
-
 @pytest.mark.usefixtures("unchecked")
 class TestErrors:
     @pytest.mark.parametrize("k", [0, -1, 12])
     def test_beam_wider_than_the_vocabulary(self, k):
         refused(
+            ValueError,
             "beam_search: beam_size must be between 1 and the vocabulary, "
             f"target_vocab=11, got {k}. The first step has no more candidates "
             "than words.",
@@ -352,6 +348,7 @@ class TestErrors:
 
     def test_negative_penalty(self):
         refused(
+            ValueError,
             "beam_search: length_penalty must be 0 or more, got -0.5. 0 "
             "compares plain log-probabilities.",
             *(beam_search, make_model(), sources()),
@@ -365,6 +362,7 @@ class TestErrors:
     def test_lengths_that_cannot_be_written(self, search, n):
         beam = {} if search is greedy_decode else {"beam_size": 2}
         refused(
+            ValueError,
             f"{search.__name__}: max_new_tokens must be between 1 and "
             f"max_len=23, got {n}.",
             *(search, make_model(), sources()),
@@ -376,6 +374,7 @@ class TestErrors:
     def test_model_in_training_mode(self, search):
         beam = {} if search is greedy_decode else {"beam_size": 2}
         refused(
+            ValueError,
             f"{search.__name__}: the model is in training mode, so that "
             "dropout would make its answers random. Call model.eval() first.",
             *(search, make_model().train(), sources()),

@@ -6,17 +6,12 @@ divisor allows it, so that a swapped axis cannot pass.
 """
 
 import math
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-import litformer
+from helpers import refused, runs_apart
 from litformer.attention import (
     MultiHeadAttention,
     attention,
@@ -24,7 +19,6 @@ from litformer.attention import (
 )
 from litformer.kv_cache import KVCache
 
-SOURCE = Path(litformer.__file__).parents[1]
 B, T, S, H, DH, DC = 2, 5, 7, 3, 11, 13
 D = H * DH
 
@@ -414,16 +408,11 @@ def test_cache_appends_in_order_and_reorders_rows():
 # --- 6. error messages ------------------------------------------------------
 
 
-def refused(message, function, *args, **kwargs):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (below)
-        function(*args, **kwargs)
-    assert str(caught.value) == message
-
-
 @pytest.mark.usefixtures("unchecked")
 class TestErrors:
     def test_width_not_divisible(self):
         refused(
+            ValueError,
             "MultiHeadAttention: d_model=64 is not divisible by n_heads=5. "
             "Pass head_dim= to choose the width of a head.",
             *(MultiHeadAttention, 64, 5),
@@ -434,6 +423,7 @@ class TestErrors:
 
     def test_groups_that_do_not_divide(self):
         refused(
+            ValueError,
             "MultiHeadAttention: n_heads=8 is not a multiple of n_kv_heads=3: "
             "each key head must serve the same number of query heads.",
             *(MultiHeadAttention, 64, 8),
@@ -451,6 +441,7 @@ class TestErrors:
     def test_sizes_below_one(self, sizes, text):
         d_model, n_heads, n_kv_heads = sizes
         refused(
+            ValueError,
             f"MultiHeadAttention: sizes must be at least 1, got {text}, "
             "head_dim=None.",
             *(MultiHeadAttention, d_model, n_heads),
@@ -464,6 +455,7 @@ class TestErrors:
     @pytest.mark.parametrize("p", [-0.1, 1.0, 1.5])
     def test_dropout_that_is_no_probability(self, p):
         refused(
+            ValueError,
             f"MultiHeadAttention: dropout must lie in [0, 1), got {p}.",
             *(MultiHeadAttention, 64, 8),
             dropout=p,
@@ -471,6 +463,7 @@ class TestErrors:
 
     def test_wrong_width(self):
         refused(
+            ValueError,
             "MultiHeadAttention: x must have shape (B, T, D=33), got "
             "(2, 5, 32). This layer was built with d_model=33.",
             *(make_layer(D, H), tensor(B, T, D - 1)),
@@ -478,6 +471,7 @@ class TestErrors:
 
     def test_wrong_rank(self):
         refused(
+            ValueError,
             "MultiHeadAttention: x must have shape (B, T, D=33), got (5, 33). "
             "This layer was built with d_model=33.",
             *(make_layer(D, H), tensor(T, D)),
@@ -487,6 +481,7 @@ class TestErrors:
         layer = make_layer(D, H, d_context=DC)
         for shape in ((3, S, DC), (B, S, D)):
             refused(
+                ValueError,
                 "MultiHeadAttention: context must have shape (B=2, S, Dc=13), "
                 f"got {shape}. This layer was built with d_context=13.",
                 *(layer, tensor(B, T, D), tensor(*shape)),
@@ -494,6 +489,7 @@ class TestErrors:
 
     def test_missing_context(self):
         refused(
+            ValueError,
             "MultiHeadAttention: this layer reads a context of width "
             "d_context=13, while x has 33. Pass context=.",
             *(make_layer(D, H, d_context=DC), tensor(B, T, D)),
@@ -503,6 +499,7 @@ class TestErrors:
     def test_self_attention_seams_with_a_context(self, seam):
         layer = make_layer(D, H, rotary=Turn() if seam == "rotary" else None)
         refused(
+            ValueError,
             "MultiHeadAttention: rotary= and cache= are for self-attention, "
             "got a context: it has positions of its own, and its keys do not "
             "grow.",
@@ -518,6 +515,7 @@ class TestErrors:
         cache = KVCache()
         cache.update(tensor(2, H, S, DH), tensor(2, H, S, DH))
         refused(
+            ValueError,
             "KVCache: k must have shape (B=2, G=3, T, Dh=11), got "
             "(1, 3, 1, 11). 7 tokens are kept. A new text, a new cache.",
             *(cache.update, tensor(1, H, 1, DH), tensor(1, H, 1, DH)),
@@ -526,6 +524,7 @@ class TestErrors:
 
     def test_values_that_do_not_belong_to_the_keys(self):
         refused(
+            ValueError,
             "KVCache: v must have shape (B=2, G=3, T=5, Dv), got "
             "(2, 3, 4, 11).",
             *(KVCache().update, tensor(B, H, 5, DH), tensor(B, H, 4, DH)),
@@ -535,6 +534,7 @@ class TestErrors:
         cache = KVCache()
         cache.update(tensor(B, H, S, DH), tensor(B, H, S, DC))
         refused(
+            ValueError,
             "KVCache: v must have shape (B=2, G=3, T, Dv=13), got "
             "(2, 3, 1, 11). 7 tokens are kept. A new text, a new cache.",
             *(cache.update, tensor(B, H, 1, DH), tensor(B, H, 1, DH)),
@@ -547,7 +547,7 @@ class TestErrors:
 
 def test_compiles_without_a_graph_break():
     """In a fresh interpreter: the import hook would break the graph."""
-    script = """
+    runs_apart("""
         import torch
         from litformer.attention import MultiHeadAttention
         torch.manual_seed(0)
@@ -558,15 +558,4 @@ def test_compiles_without_a_graph_break():
                               ((x, context), {})):
             torch.testing.assert_close(compiled(*args, **options),
                                        layer(*args, **options))
-        print("compiled")
-    """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "compiled"
+    """)

@@ -5,18 +5,13 @@ gradients of every weight are compared.
 """
 
 import math
-import os
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-import litformer
+from helpers import refused, runs_apart
 from litformer.attention import MultiHeadAttention
 from litformer.blocks import Block
 from litformer.decoder import Decoder, Recall
@@ -26,7 +21,6 @@ from litformer.kv_cache import KVCache
 from litformer.norm import LayerNorm, RMSNorm
 from litformer.seq2seq import Memory, Seq2Seq, Seq2SeqConfig
 
-SOURCE = Path(litformer.__file__).parents[1]
 B, S, T, H, DH, F_, L = 2, 7, 5, 3, 22, 29, 2
 D = H * DH
 SIZES = dict(
@@ -475,17 +469,12 @@ def test_learns_to_reverse_in_a_hundred_and_fifty_steps():
 
 
 # --- 5. error messages ------------------------------------------------------
-def refused(message, function, *args, **kwargs):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011 (below)
-        function(*args, **kwargs)
-    assert str(caught.value) == message
-
-
 @pytest.mark.usefixtures("unchecked")
 class TestErrors:
     def test_source_over_max_len(self):
         source, target = batch(s=37)
         refused(
+            ValueError,
             "Seq2Seq: 37 source tokens exceed max_len=31. Shorten the source, "
             "or build the model with a larger max_len.",
             *(make_model(), source, target),
@@ -494,6 +483,7 @@ class TestErrors:
     def test_target_over_max_len(self):
         source, target = batch(t=32)
         refused(
+            ValueError,
             "Seq2Seq: 32 target tokens exceed max_len=31. Shorten the target, "
             "or build the model with a larger max_len.",
             *(make_model(), source, target),
@@ -505,6 +495,7 @@ class TestErrors:
         session = model.session(model.encode(source))
         session.step(target)
         refused(
+            ValueError,
             "Seq2Seq: 32 target tokens (31 cached + 1 new) exceed max_len=31. "
             "Shorten the target, or build the model with a larger max_len.",
             *(session.step, target[:, :1]),
@@ -514,6 +505,7 @@ class TestErrors:
         source, target = batch()
         source[1] = 0
         refused(
+            ValueError,
             "Seq2Seq: source 1 of 2 is empty: it has 7 places and no token "
             "other than padding (pad_id=0). There is nothing to read.",
             *(make_model(), source, target),
@@ -528,9 +520,9 @@ class TestErrors:
             "Seq2Seq: the target is empty. It starts with bos_id=1, and each "
             "place predicts the token that follows."
         )
-        refused(message, model, source, target[:, :0])
+        refused(ValueError, message, model, source, target[:, :0])
         session = model.session(model.encode(source))
-        refused(message, session.step, target[:, :0])
+        refused(ValueError, message, session.step, target[:, :0])
 
     def test_token_out_of_vocabulary(self):
         source, target = batch()
@@ -542,6 +534,7 @@ class TestErrors:
 
     def test_width_not_divisible(self):
         refused(
+            ValueError,
             "Seq2SeqConfig: d_model=64 is not divisible by n_heads=6, and "
             "must be.",
             *(Seq2SeqConfig, 23, 19, 64, 6),
@@ -549,6 +542,7 @@ class TestErrors:
 
     def test_odd_width(self):
         refused(
+            ValueError,
             "Seq2SeqConfig: d_model=63 is odd. Each position takes pairs of a "
             "sine and a cosine.",
             *(Seq2SeqConfig, 23, 19, 63, 7),
@@ -561,6 +555,7 @@ class TestErrors:
     )
     def test_sizes_below_one(self, name):
         refused(
+            ValueError,
             f"Seq2SeqConfig: {name} must be at least 1, got 0.",
             *(Seq2SeqConfig,),
             **(SIZES | {name: 0}),
@@ -569,6 +564,7 @@ class TestErrors:
     @pytest.mark.parametrize("p", [-0.1, 1.0])
     def test_dropout_that_is_no_probability(self, p):
         refused(
+            ValueError,
             f"Seq2SeqConfig: dropout must lie in [0, 1), got {p}.",
             *(Seq2SeqConfig,),
             **(SIZES | {"dropout": p}),
@@ -584,6 +580,7 @@ class TestErrors:
             for name in ("pad_id", "bos_id", "eos_id")
         )
         refused(
+            ValueError,
             "Seq2SeqConfig: pad_id, bos_id and eos_id must be three different "
             f"ids of both vocabularies, 0 to 18, got {ids}.",
             *(Seq2SeqConfig,),
@@ -591,12 +588,21 @@ class TestErrors:
         )
 
     def test_no_blocks(self):
-        refused("Encoder: needs at least one block, got none.", *(Encoder, []))
-        refused("Decoder: needs at least one block, got none.", *(Decoder, []))
+        refused(
+            ValueError,
+            "Encoder: needs at least one block, got none.",
+            *(Encoder, []),
+        )
+        refused(
+            ValueError,
+            "Decoder: needs at least one block, got none.",
+            *(Decoder, []),
+        )
 
     def test_wrong_number_of_caches(self):
         decoder = make_model().decoder
         refused(
+            ValueError,
             "Decoder: needs one cache for each of its 3 blocks, got 2.",
             *(decoder, torch.randn(B, T, D), torch.randn(B, S, D)),
             caches=[KVCache(), KVCache()],
@@ -607,6 +613,7 @@ class TestErrors:
         x, context = torch.randn(B, T, D), torch.randn(B, S, D)
         twin = decoder.recall(context)
         refused(
+            ValueError,
             "Recall: keys and values were made for another context. Call "
             "decoder.recall(context) with the one that is read.",
             *(twin, x, context.clone()),
@@ -616,7 +623,7 @@ class TestErrors:
 # --- 6. compile -------------------------------------------------------------
 def test_compiles_without_a_graph_break():
     """In a fresh interpreter: the import hook would break the graph."""
-    script = """
+    runs_apart("""
         import torch
         from litformer.seq2seq import Seq2Seq, Seq2SeqConfig
         torch.manual_seed(0)
@@ -628,15 +635,4 @@ def test_compiles_without_a_graph_break():
         compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
         torch.testing.assert_close(compiled(source, target),
                                    model(source, target))
-        print("compiled")
-    """
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "compiled"
+    """)
