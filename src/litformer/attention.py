@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
@@ -291,6 +290,11 @@ def _source(
     return context
 
 
+def _split(x: Float[Tensor, "B T HDh"], n_heads: int) -> Tensor:
+    """Into heads: "b t (h d) -> b h t d", in the words of einops."""
+    return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
+
+
 class MultiHeadAttention(nn.Module):
     """Attend in several subspaces at once, then mix what the heads found.
 
@@ -346,15 +350,18 @@ class MultiHeadAttention(nn.Module):
         *,
         mask: Bool[Tensor, "..."] | None = None,
         causal: bool = False,
-        positions: Int[Tensor, "..."] | None = None,
+        positions: Int[Tensor, "..."] | tuple[Tensor, ...] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Mix into each token of `x` what its heads find in `context`."""
+        """Mix into each token of `x` what its heads find in `context`.
+
+        `positions` is for `rotary`: where the tokens stand, or what it has
+        made of that.
+        """
         source = _source(self, x, context, cache)
-        q = rearrange(self.q_proj(x), "b t (h d) -> b h t d", h=self.n_heads)
-        k, v = self.k_proj(source), self.v_proj(source)
-        split = "b s (g d) -> b g s d"  # G heads of keys and values
-        k, v = (rearrange(y, split, g=self.n_kv_heads) for y in (k, v))
+        q = _split(self.q_proj(x), self.n_heads)
+        k = _split(self.k_proj(source), self.n_kv_heads)
+        v = _split(self.v_proj(source), self.n_kv_heads)
         if self.rotary is not None:
             if positions is None and cache is not None:  # go on counting
                 start, end = len(cache), len(cache) + x.shape[1]
@@ -364,7 +371,7 @@ class MultiHeadAttention(nn.Module):
             k, v = cache.update(k, v)
         if self.n_kv_heads < self.n_heads:  # a key head serves r query heads
             r = self.n_heads // self.n_kv_heads
-            k, v = (repeat(y, "b g s d -> b (g r) s d", r=r) for y in (k, v))
+            k, v = (y.repeat_interleave(r, dim=1) for y in (k, v))
         p = self.dropout if self.training else 0.0
         out = self.attend(q, k, v, mask, causal=causal, dropout_p=p)
-        return self.o_proj(rearrange(out, "b h t d -> b t (h d)"))
+        return self.o_proj(out.transpose(1, 2).flatten(2))

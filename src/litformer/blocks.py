@@ -100,7 +100,7 @@ class Block(nn.Module):
         mask: Bool[Tensor, "..."] | None = None,
         context_mask: Bool[Tensor, "..."] | None = None,
         causal: bool = False,
-        positions: Int[Tensor, "..."] | None = None,
+        positions: Int[Tensor, "..."] | tuple[Tensor, ...] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The stream `x` after each sublayer has added to it."""

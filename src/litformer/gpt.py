@@ -109,11 +109,8 @@ class GPTConfig:
         return cls.llama(49_152, 8192, **sizes | changes)
 
 
-def _make_block(c: GPTConfig) -> Block:
+def _make_block(c: GPTConfig, rotary: nn.Module | None) -> Block:
     """One block of the stack."""
-    rotary = None
-    if c.rope_base is not None:
-        rotary = RotaryEmbedding(c.d_model // c.n_heads, base=c.rope_base)
     attn = MultiHeadAttention(
         c.d_model,
         c.n_heads,
@@ -160,10 +157,13 @@ class GPT(nn.Module):
         super().__init__()
         self.config, c = config, config
         self.embed = TokenEmbedding(c.vocab_size, c.d_model, scale=False)
-        self.positions = None
+        self.positions, self.rotary = None, None
         if c.rope_base is None:
             self.positions = LearnedPositions(c.max_len, c.d_model)
-        blocks = (_make_block(c) for _ in range(c.n_layers))
+        else:  # one for all blocks, which turn alike
+            width = c.d_model // c.n_heads
+            self.rotary = RotaryEmbedding(width, base=c.rope_base)
+        blocks = (_make_block(c, self.rotary) for _ in range(c.n_layers))
         self.blocks = nn.ModuleList(blocks)
         self.norm = c.norm(c.d_model)
         self.lm_head = nn.Linear(c.d_model, c.vocab_size, bias=False)
@@ -216,14 +216,15 @@ class GPT(nn.Module):
         """
         n, limit = len(self.blocks), self.config.max_len
         start = _first_place(n, limit, ids, caches)
-        x = self.embed(ids)
-        if self.positions is not None:
-            places = torch.arange(start, start + ids.shape[1], device=x.device)
+        x, turns = self.embed(ids), None
+        places = torch.arange(start, start + ids.shape[1], device=x.device)
+        if self.rotary is None:
             x = self.positions(x, places)
+        else:
+            turns = self.rotary.turns(places, dtype=x.dtype)
         x = F.dropout(x, self.config.dropout, self.training)
-        for i, block in enumerate(self.blocks):
-            cache = None if caches is None else caches[i]
-            x = block(x, mask=mask, causal=True, cache=cache)
+        for block, cache in zip(self.blocks, caches or [None] * n, strict=True):
+            x = block(x, mask=mask, causal=True, positions=turns, cache=cache)
         return self.norm(x)
 
     def forward(

@@ -11,6 +11,7 @@ queries are the last T of the S positions.
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -26,6 +27,7 @@ __all__ = [
     "RotaryEmbedding",
     "SinusoidalPositions",
     "T5Bias",
+    "Turns",
     "WithBias",
     "alibi_slopes",
     "half_to_interleaved",
@@ -184,11 +186,34 @@ def rotary_angles(
     return positions[..., None].to(dtype) * speeds
 
 
+class Turns(NamedTuple):
+    """What `RotaryEmbedding` multiplies with, at each place.
+
+    Made by its `turns`, for a model whose layers all turn alike.
+    """
+
+    cos: Float[Tensor, "... T Dh"]
+    sin: Float[Tensor, "... T Dh"]  # minus it, for the first of a pair
+
+
+def _checked(who: str, turns: Turns, x: Tensor) -> Turns:
+    """Turns of as many places as there are tokens, and of this width."""
+    (t, width), shape = x.shape[2:], tuple(turns.cos.shape)
+    if shape[-2:] != (t, width):
+        raise ValueError(
+            f"{who}: turns must end with (T={t}, Dh={width}), got {shape}. "
+            "Make them by turns() of a module with this head_dim, for the "
+            "places of these tokens alone."
+        )
+    return turns
+
+
 class RotaryEmbedding(nn.Module):
     """Turn pairs of coordinates by angles that grow with the position.
 
     x (B, H, T, Dh) -> the same shape; positions (T,) or (B, T), fractions
-    welcome. Pairs are (i, i + Dh/2), or (2i, 2i + 1) if `interleaved`.
+    welcome, or the `Turns` made of them. Pairs are (i, i + Dh/2), or
+    (2i, 2i + 1) if `interleaved`.
 
     Raises:
         ValueError: an odd head_dim, or positions that do not fit.
@@ -210,25 +235,41 @@ class RotaryEmbedding(nn.Module):
                 "turns pairs: let d_model / n_heads be even."
             )
         self.head_dim, self.base, self.interleaved = head_dim, base, interleaved
+        # x.unflatten(-1, pairs) has the two of each pair along the axis two
+        self.pairs, self.two = ((-1, 2), -1) if interleaved else ((2, -1), -2)
+
+    def turns(
+        self,
+        positions: Num[Tensor, "..."],
+        *,
+        dtype: torch.dtype = torch.float32,
+    ) -> Turns:
+        """The turns at these places, for any number of calls."""
+        wide = torch.promote_types(dtype, torch.float32)
+        angles = rotary_angles(
+            positions, self.head_dim, base=self.base, dtype=wide
+        )
+        if angles.ndim == 3:  # (B, T, f): every head of a sequence alike
+            angles = angles[:, None]
+        cos, sin = angles.cos(), angles.sin()
+        cos, sin = torch.stack((cos, cos), self.two), (-sin, sin)
+        return Turns(cos.flatten(-2), torch.stack(sin, self.two).flatten(-2))
 
     def forward(
         self,
         x: Float[Tensor, "B H T Dh"],
-        positions: Num[Tensor, "..."] | None = None,
+        positions: Num[Tensor, "..."] | Turns | None = None,
     ) -> Float[Tensor, "B H T Dh"]:
         """Turn queries or keys, before any cache sees them."""
         who = "RotaryEmbedding"
         check_shape(who, "x", x, "B H T Dh", Dh=self.head_dim)
-        places = _places(who, positions, x.shape[0], x.shape[2], x.device)
-        wide = torch.promote_types(x.dtype, torch.float32)
-        angles = rotary_angles(places, x.shape[3], base=self.base, dtype=wide)
-        if angles.ndim == 3:  # (B, T, f): every head of a sequence alike
-            angles = angles[:, None]
-        cos, sin = angles.cos(), angles.sin()
-        shape, two = ((-1, 2), -1) if self.interleaved else ((2, -1), -2)
-        first, second = x.to(wide).unflatten(-1, shape).unbind(two)
-        turned = first * cos - second * sin, first * sin + second * cos
-        return torch.stack(turned, two).flatten(-2).to(x.dtype)
+        if isinstance(positions, Turns):
+            cos, sin = _checked(who, positions, x)
+        else:
+            places = _places(who, positions, x.shape[0], x.shape[2], x.device)
+            cos, sin = self.turns(places, dtype=x.dtype)
+        partner = x.unflatten(-1, self.pairs).flip(self.two).flatten(-2)
+        return (x * cos + partner * sin).to(x.dtype)
 
 
 def _check_rows(who: str, weight: Tensor, n_heads: int) -> None:

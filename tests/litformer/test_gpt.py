@@ -284,6 +284,21 @@ def test_first_loss_is_that_of_knowing_nothing():
 # -------------------------------------------------------------------- seams
 
 
+@torch.no_grad()
+def test_all_layers_share_the_turns_of_one_call(monkeypatch):
+    model, calls = redrawn(GPT(KINDS["llama"])), []
+    want, turns = model(ids()), model.rotary.turns
+
+    def counted(places, **options):
+        calls.append(places.tolist())
+        return turns(places, **options)
+
+    monkeypatch.setattr(model.rotary, "turns", counted)
+    assert torch.equal(model(ids()), want)
+    assert calls == [list(range(T))]
+    assert all(b.attn.rotary is model.rotary for b in model.blocks)
+
+
 class Nothing(nn.Module):
     """A feed-forward layer that says nothing, with a weight of its own."""
 

@@ -20,6 +20,7 @@ from litformer.positions import (
     RotaryEmbedding,
     SinusoidalPositions,
     T5Bias,
+    Turns,
     WithBias,
     alibi_slopes,
     half_to_interleaved,
@@ -432,6 +433,30 @@ def test_half_precision_keeps_the_angles():
 
 
 @LAYOUTS
+@pytest.mark.parametrize("shape", [(T,), (1, T), (B, T)])
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, torch.float32, torch.bfloat16]
+)
+def test_turns_made_once_are_the_turns_of_each_call(interleaved, shape, dtype):
+    rotary = RotaryEmbedding(DH, interleaved=interleaved)
+    x, places = torch.randn(B, H, T, DH).to(dtype), torch.randint(90, shape)
+    turns = rotary.turns(places, dtype=dtype)
+    assert isinstance(turns, Turns)
+    assert turns.cos.dtype == torch.promote_types(dtype, torch.float32)
+    assert torch.equal(rotary(x, turns), rotary(x, places))
+
+
+@LAYOUTS
+def test_a_layer_hands_turns_on(interleaved):
+    rotary = RotaryEmbedding(DH, interleaved=interleaved)
+    layer = MultiHeadAttention(D, H, head_dim=DH, rotary=rotary).eval()
+    x, places = torch.randn(B, T, D), torch.randperm(90)[:T]
+    got = layer(x, positions=rotary.turns(places))
+    assert torch.equal(got, layer(x, positions=places))
+    assert not torch.allclose(got, layer(x))
+
+
+@LAYOUTS
 def test_rotary_compiles(interleaved, unchecked):
     rotary = RotaryEmbedding(DH, interleaved=interleaved)
     x = torch.randn(B, H, T, DH)
@@ -487,6 +512,19 @@ REFUSED = {
     "places of another batch": (
         lambda: RotaryEmbedding(DH)(HEADS, torch.zeros(3, T)),
         r"RotaryEmbedding: positions must have shape .* got \(3, 5\)",
+    ),
+    "turns of other places": (
+        lambda: RotaryEmbedding(DH)(
+            HEADS, RotaryEmbedding(DH).turns(torch.arange(3))
+        ),
+        rf"RotaryEmbedding: turns must end with \(T=5, Dh={DH}\), got "
+        rf"\(3, {DH}\)\. Make them by turns\(\) of a module with this",
+    ),
+    "turns of another width": (
+        lambda: RotaryEmbedding(DH)(
+            HEADS, RotaryEmbedding(2).turns(torch.arange(T))
+        ),
+        r"RotaryEmbedding: turns must end with .* got \(5, 2\)",
     ),
     "odd head": (
         lambda: RotaryEmbedding(7),
