@@ -290,6 +290,15 @@ def expect_equal(got, expected, *, on, hint: str = "") -> None:
         got = got.item()
     # True == 1 in Python; for a learner a yes and a number are not the same.
     mixed = (type(got) is bool) != (type(expected) is bool)
+    if not mixed and _same(got, expected) and _float_for_int(got, expected):
+        raise Wrong(
+            "The value is right, and its type is not: whole numbers are "
+            "asked for, as int.",
+            on=on,
+            got=repr(got),
+            hint="Is there a `/` where `//` is meant? A float is exact up to "
+            "2**53 only, and is no index.",
+        )
     if mixed or not _same(got, expected):
         what = show(expected).splitlines()
         inline = len(what) == 1 and len(show(got).splitlines()) == 1
@@ -309,6 +318,35 @@ def expect_shape(got, shape, *, on, hint: str = "") -> None:
     have = _tensor_from(got, torch.empty(shape), on=on, hint=hint)
     if tuple(have.shape) != tuple(shape):
         _raise_shape(have, tuple(shape), on, hint)
+
+
+def _float_for_int(got, expected) -> bool:
+    """Is there 3.0 where 3 is asked for? Inside of containers, too."""
+    if isinstance(expected, list | tuple):
+        return any(map(_float_for_int, got, expected))
+    if isinstance(expected, dict):
+        return any(_float_for_int(got[k], v) for k, v in expected.items())
+    return type(expected) is int and isinstance(got, float)
+
+
+def unchanged(function: Callable, *args, names: str, on) -> None:
+    """Raise `Wrong` if a call writes into its arguments, where that matters.
+
+    `names` are those of the first arguments, tensors or lists, as the learner
+    knows them. Elsewhere a note says so, and the answer still counts.
+    """
+    bare = getattr(function, "__wrapped__", function)  # it is given no clones
+    args = [_clone(a, {}) for a in args]
+    before = [_version(a) for a in args]
+    bare(*args)
+    for name, old, now in zip(names.split(), before, args, strict=False):
+        if _version(now) != old:
+            raise Wrong(
+                f"The answer is right, but `{name}` was changed in place.",
+                on=on,
+                hint="Leave the arguments alone: `x = x * 2` makes a new "
+                "tensor, `x *= 2` and `x.mul_(2)` write into the old one.",
+            )
 
 
 def _same(got, expected) -> bool:
@@ -771,7 +809,7 @@ def examine(id: str, namespace: dict, *, learner: dict | None = None) -> Result:
         name, argument = calls.changed
         result.details["Note"] = (
             f"`{name}` changes its argument `{argument}` in place. A caller "
-            "rarely expects that: make a new tensor instead."
+            "rarely expects that: work on a copy, or make a new one."
         )
     if warned:
         first = warned[0]
@@ -849,9 +887,13 @@ def _clone(value, memo: dict):
 
 
 def _version(value):
-    """Changes whenever a tensor is written into."""
+    """Changes whenever a tensor, a list or a dict is written into."""
     if isinstance(value, torch.Tensor) and not value.is_inference():
         return value._version
+    if type(value) in (list, tuple):
+        return [(id(v), _version(v)) for v in value]
+    if type(value) is dict:
+        return [(id(k), id(v), _version(v)) for k, v in value.items()]
     return None
 
 

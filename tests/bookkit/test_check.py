@@ -30,6 +30,7 @@ from bookkit.check import (
     expect_equal,
     expect_shape,
     show,
+    unchanged,
     without,
 )
 
@@ -346,6 +347,41 @@ def test_in_place_is_noted_when_the_answer_is_right(answer):
     assert "changes its argument `x` in place" in result.details["Note"]
 
 
+def test_in_place_is_noted_for_lists_and_dicts():
+    for code, value in (
+        ("x.append(1)", []),
+        ("x.pop()", [1]),
+        ("x[0].append(3)", [[1, 2]]),
+        ("x[0].mul_(2)", [torch.ones(2)]),
+        ("x['b'] = 1", {"a": 1}),
+    ):
+        namespace: dict = {}
+        exec(f"def f(x):\n    {code}", namespace)
+        calls = checker._Calls()
+        calls.guard("f", namespace["f"])(value)
+        assert calls.changed == ("f", "x"), code
+    calls = checker._Calls()
+    calls.guard("f", lambda x: sorted(x))([2, 1])
+    assert calls.changed is None
+
+
+def test_unchanged_refuses_an_answer_that_writes_into_its_arguments():
+    def careful(x, y):
+        return x * y
+
+    def careless(x, y):
+        return y.mul_(x)
+
+    x, y = torch.full((2,), 3.0), torch.ones(2)
+    unchanged(careful, x, y, names="x y", on="ones")
+    with pytest.raises(Wrong, match="`y` was changed in place"):
+        unchanged(careless, x, y, names="x y", on="ones")
+    guarded = checker._Calls().guard("careless", careless)
+    with pytest.raises(Wrong, match="`y` was changed in place"):
+        unchanged(guarded, x, y, names="x y", on="ones")
+    assert torch.equal(y, torch.ones(2))
+
+
 def test_clones_keep_gradients_and_identity(write_checks):
     write_checks(
         """
@@ -569,6 +605,20 @@ def test_expect_equal():
     assert "Expected shape (3, 3), got (2,)" in words(
         expect_equal, torch.zeros(2), eye
     )
+
+
+def test_expect_equal_wants_int_where_int_is_asked_for():
+    for got, expected in (
+        (3.0, 3),
+        ([1, 2.0], [1, 2]),
+        ((1, [2.0]), (1, [2])),
+        ({"a": 1.0}, {"a": 1}),
+        (np.float64(3), 3),
+    ):
+        assert "as int" in words(expect_equal, got, expected)
+    for got, expected in ((3, 3), (3, 3.0), (2.5, 2.5), (np.int64(3), 3)):
+        expect_equal(got, expected, on="")
+    assert "Expected 2, got 3." in words(expect_equal, 3.0, 2)
 
 
 def test_expect_shape():

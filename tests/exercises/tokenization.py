@@ -92,6 +92,17 @@ MUTANTS = {
             ),
             r"the code point 0x1f642",
         ),
+        "short-by-one": (
+            _utf8(
+                "    if point == 0x7FF:\n        return [0xE0, 0x9F, 0xBF]\n"
+                "    return list(chr(point).encode())\n"
+            ),
+            r"0x7ff, at the edge of a length",
+        ),
+        "floats": (
+            _utf8("    return [float(b) for b in chr(point).encode()]\n"),
+            r"whole numbers are asked for, as int",
+        ),
     },
     "tokenization.run-of-letters": {
         "longest-only": (_run("m // 2**k"), r"What remains has tokens too"),
@@ -99,6 +110,14 @@ MUTANTS = {
         "single-letters": (_run("sum(divmod(m, 2**k))"), r"merged too"),
         "no-limit": (_run("m.bit_count()"), r"There are no longer ones"),
         "length-of-merges": (_run("sum(divmod(m, k + 1))"), r"not k \+ 1"),
+        "one-merge-more": (
+            _run("m // 2 ** (k + 1) + (m % 2 ** (k + 1)).bit_count()"),
+            r"a run of 2 letters after 0 merges",
+        ),
+        "a-float": (
+            _run("m // 2**k + float((m % 2**k).bit_count())"),
+            r"as int",
+        ),
     },
     "tokenization.by-rank": {
         "longest-token": (
@@ -133,6 +152,28 @@ MUTANTS = {
                 "    return out\n"
             ),
             r"more than once in a word",
+        ),
+        "rightmost-of-equals": (
+            _encode(
+                _LOOP.format(choose="min(known, key=lambda k: (k[0], -k[1]))")
+            ),
+            r"this begins at the right",
+        ),
+        "one-pass": (
+            _encode(
+                "    i = 0\n"
+                "    while i + 1 < len(out):\n"
+                "        if (out[i], out[i + 1]) in rank:\n"
+                "            out[i : i + 2] = [out[i] + out[i + 1]]\n"
+                "        else:\n"
+                "            i += 1\n"
+                "    return out\n"
+            ),
+            r"through the word once",
+        ),
+        "something-for-nothing": (
+            "def encode(word, merges):\n    return [word]\n",
+            r"Expected \[\]",
         ),
     },
     "tokenization.safe-chat": {
@@ -171,6 +212,45 @@ MUTANTS = {
             ),
             r"Each message ends with",
         ),
+        "ends-once": (
+            _chat(
+                "    mark, ids = tokenizer.special_tokens, []\n"
+                "    for role, text in messages:\n"
+                "        ids += [mark[f'<|{role}|>'], *tokenizer.encode(text)]"
+                "\n    return ids + [mark['<|end|>']]\n"
+            ),
+            r"not only the last one",
+        ),
+        "numbers-by-heart": (
+            _chat(
+                "    n, ids = tokenizer.vocab_size, []\n"
+                "    for role, text in messages:\n"
+                "        first = n - 3 if role == 'user' else n - 2\n"
+                "        ids += [first, *tokenizer.encode(text), n - 1]\n"
+                "    return ids\n"
+            ),
+            r"marks \{'<\|end\|>'",
+        ),
+        "spaces-trimmed": (
+            _chat(
+                "    mark, ids = tokenizer.special_tokens, []\n"
+                "    for role, text in messages:\n"
+                "        said = tokenizer.encode(text.strip())\n"
+                "        ids += [mark[f'<|{role}|>'], *said, mark['<|end|>']]\n"
+                "    return ids\n"
+            ),
+            r"spaces and all",
+        ),
+        "always-the-user": (
+            _chat(
+                "    mark, ids = tokenizer.special_tokens, []\n"
+                "    for _, text in messages:\n"
+                "        said = tokenizer.encode(text)\n"
+                "        ids += [mark['<|user|>'], *said, mark['<|end|>']]\n"
+                "    return ids\n"
+            ),
+            r"The role decides",
+        ),
     },
     "tokenization.threes": {
         "from-the-left": (
@@ -191,6 +271,14 @@ MUTANTS = {
             r"The numbers are right; words and spaces",
         ),
         "any-number-of-digits": (_rule("|[{N}]+|"), r"not cut at all"),
+        "one-three-to-the-right": (
+            _rule("|[{N}]{1,3}(?=(?:[{N}]{3})?(?![{N}]))|[{N}]|"),
+            r"1234567890",
+        ),
+        "to-the-end-of-the-text": (
+            _rule("|[{N}]{1,3}(?=(?:[{N}]{3})*$)|[{N}]|"),
+            r"costs 1234567 or 42",
+        ),
         "ascii-digits": (
             _rule("|[0-9]{1,3}(?=(?:[0-9]{3})*(?![0-9]))|[{N}]|"),
             r"1 234",
@@ -233,6 +321,33 @@ MUTANTS = {
             ),
             r"Hand a character out as soon",
         ),
+        "said-and-taken-back": (
+            _stream(
+                "    seen, shown = [], ''\n"
+                "    for i in ids:\n"
+                "        seen.append(i)\n"
+                "        text = tokenizer.decode(seen)\n"
+                "        yield text[len(shown) :]\n"
+                "        shown = text\n"
+            ),
+            r"cannot be taken back",
+        ),
+        "bad-bytes-dropped": (
+            _stream(
+                "    decoder = codecs.getincrementaldecoder('utf-8')"
+                "('ignore')\n"
+                "    for i in ids:\n"
+                "        yield decoder.decode(tokenizer.decode_bytes([i]))\n"
+                "    yield decoder.decode(b'', final=True)\n"
+            ),
+            r"become U\+FFFD",
+        ),
+        "bytes": (
+            _stream(
+                "    for i in ids:\n        yield tokenizer.decode_bytes([i])\n"
+            ),
+            r"as a str",
+        ),
     },
     "tokenization.kill-the-mutants": {
         "counts-do-not-matter": (
@@ -246,5 +361,10 @@ MUTANTS = {
         ),
         "too-short": (_killer({"ab": 3}), r"do not have three merges"),
         "a-list": (_killer(["abbb", "ac"]), r"A dict is asked for"),
+        "counted-in-halves": (
+            _killer({"cbbb": 4.5, "ccbc": 1}),
+            r"A dict is asked for",
+        ),
+        "by-brute-force": (_killer({"abcab" * 13: 2}), r"Sixty letters"),
     },
 }

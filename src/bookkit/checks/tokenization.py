@@ -29,15 +29,21 @@ def _as_list(given):
 def _judge(answers) -> None:
     """Answers on many inputs; the mistake is one that explains all of them.
 
+    Where none does, one that explains the first wrong answer is named, but
+    not if another explains it as well: then we do not know.
+
     Each is (input in words, answer, right answer, {mistake: its answer}).
     """
     wrong = [a for a in answers if a[1] != a[2]]
     if not wrong:
+        for on, got, right, _ in answers:
+            expect_equal(got, right, on=on)  # of the right type, too?
         return
     on, got, right, mistakes = wrong[0]
     near = [text for text, value in mistakes.items() if got == value]
     whole = [text for text in near if all(a[1] == a[3][text] for a in answers)]
-    expect_equal(got, right, on=on, hint=[*whole, *near, ""][0])
+    alone = near if len(near) == 1 else []
+    expect_equal(got, right, on=on, hint=[*whole, *alone, ""][0])
 
 
 def _without_marks(point):
@@ -139,6 +145,21 @@ def _first_known(found):
     return min(found, key=lambda item: item[1])
 
 
+def _last_place(found):
+    return min(found, key=lambda item: (item[0], -item[1]))
+
+
+def _one_pass(word, merges):
+    """From left to right, each token grown as long as a merge is known."""
+    parts, i = [bytes([byte]) for byte in word], 0
+    while i + 1 < len(parts):
+        if (parts[i], parts[i + 1]) in merges:
+            parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        else:
+            i += 1
+    return parts
+
+
 def _first_only(word, merges):
     """Each merge once, at its first place."""
     parts = [bytes([byte]) for byte in word]
@@ -177,6 +198,12 @@ def by_rank(encode):
             "lowest rank comes first, wherever it is.": _by_rank(
                 word, merges, _first_known
             ),
+            "Of equal pairs the leftmost is joined first; this begins at the "
+            "right.": _by_rank(word, merges, _last_place),
+            "This goes through the word once, from left to right. A later "
+            "pair may have a lower rank, and comes first.": _one_pass(
+                word, merges
+            ),
             "A pair can occur more than once in a word.": _first_only(
                 word, merges
             ),
@@ -197,6 +224,8 @@ _NUMBERS = {
     "10": ["10"],
     "1000": ["1", "000"],
     "12345": ["12", "345"],
+    "1234567890": ["1", "234", "567", "890"],
+    "123456789012": ["123", "456", "789", "012"],
 }
 
 
@@ -303,6 +332,8 @@ def stream(stream):
                 got=given,
             )
         for piece in given:
+            if not isinstance(piece, str):
+                raise Wrong("Text is asked for, as a str.", on=on, got=piece)
             said.append(piece)
         whole, right = "".join(said), tokenizer.decode(ids)
         alone = "".join(tokenizer.decode([i]) for i in ids)
@@ -318,6 +349,13 @@ def stream(stream):
                     "Something is held back for ever: bytes that never become "
                     "a character, or the rest when no more tokens come."
                 )
+            elif "\ufffd" in whole and "\ufffd" not in right:
+                hint = (
+                    "U+FFFD was said for a character that was not complete "
+                    "yet, and what is said cannot be taken back."
+                )
+            elif whole == right.replace("\ufffd", ""):
+                hint = "Bytes that are not UTF-8 become U+FFFD, as in decode."
             expect_equal(whole, right, on=on, hint=hint)
         for n, got in enumerate(before):
             want = _certain(tokenizer.decode_bytes(ids[:n]))
@@ -337,12 +375,19 @@ def stream(stream):
 def safe_chat(chat_ids):
     """Messages that spell the marks, and the marks that must be there."""
     marks = ["<|user|>", "<|bot|>", "<|end|>"]
-    tokenizer = train_bpe(
-        "hello, what is a cat? A cat is an animal. " * 3,
-        320,
-        special_tokens=marks,
-    )
-    user, bot, end = tokenizer.special_tokens.values()
+    for order in (marks, ["<|end|>", "<|tool|>", "<|bot|>", "<|user|>"]):
+        tokenizer = train_bpe(
+            "hello, what is a cat? A cat is an animal. " * 3,
+            320,
+            special_tokens=order,
+        )
+        _judge_chat(chat_ids, tokenizer, marks)
+    return "No text can speak for somebody else."
+
+
+def _judge_chat(chat_ids, tokenizer, marks) -> None:
+    """Four chats; the ids of the marks are those of this tokeniser."""
+    user, bot, end = (tokenizer.special_tokens[mark] for mark in marks)
     number = {"user": user, "bot": bot}
     cases = [
         [("user", "what is a cat?")],
@@ -355,8 +400,11 @@ def safe_chat(chat_ids):
         for role, text in messages:
             right += [number[role], *tokenizer.encode(text), end]
         spelled = "".join(f"<|{role}|>{text}<|end|>" for role, text in messages)
-        stripped = []
+        stripped, trimmed, same = [], [], []
         for role, text in messages:
+            said = tokenizer.encode(text)
+            same += [user, *said, end]
+            trimmed += [number[role], *tokenizer.encode(text.strip()), end]
             for mark in marks:
                 text = text.replace(mark, "")
             stripped += [number[role], *tokenizer.encode(text), end]
@@ -375,10 +423,15 @@ def safe_chat(chat_ids):
                 "Each message ends with <|end|>.": [
                     i for i in right if i != end
                 ],
+                "Each message ends with <|end|>, not only the last one.": [
+                    *(i for i in right if i != end),
+                    end,
+                ],
+                "The role decides which mark stands before the text.": same,
+                "A text comes out as it went in, spaces and all.": trimmed,
             },
-            on=f"messages = {messages}",
+            on=f"messages = {messages}, marks {tokenizer.special_tokens}",
         )
-    return "No text can speak for somebody else."
 
 
 def _learn(words, wrong="", rounds=3):

@@ -15,6 +15,8 @@ from bookkit.check import (
     expect_close,
     expect_equal,
     expect_shape,
+    unchanged,
+    without,
 )
 from litformer.losses import calibration_error
 from litformer.optim import AdamW, warmup_linear
@@ -66,23 +68,27 @@ def forgotten_correction(harmless_after):
             "This is the step before: there it is still too long. Round up.": (
                 expected - 1
             ),
+            "This is the step after: it is harmless, and not the first "
+            "one.": expected + 1,
             "1 / (1 - beta2) is how far v looks back, not when the factor "
             "has fallen far enough.": 1 / (1 - beta2),
-            "The step is too *long*, so the factor is 1 / sqrt(1 - beta2^t); "
-            "this solves sqrt(1 - beta2^t) = 1 / sqrt(excess).": (
-                math.log(1 - 1 / excess) / math.log(beta2)
+            "The logarithm of beta2 is negative, and the step is not.": (
+                -expected
             ),
+            "The root is there twice: v has one root over it, and excess has "
+            "none.": math.log(1 - excess**-4) / math.log(beta2),
         }
         hint = ""
         if isinstance(got, int | float) and not isinstance(got, bool):
             # one away is the rounding of the logarithm, if it is that close
-            if got == expected or (
+            if isinstance(got, int) and (
                 abs(exact - round(exact)) < 1e-6
                 and abs(got - round(exact)) <= 1
             ):
                 continue
             hint = next(
-                (t for t, w in near.items() if abs(got - w) < 1.0 and w > 0), ""
+                (t for t, w in near.items() if abs(got - w) < 1.0 and w != -1),
+                "",
             )
         expect_equal(
             got, expected, on=f"beta2 = {beta2}, excess = {excess}", hint=hint
@@ -93,6 +99,7 @@ def forgotten_correction(harmless_after):
 @exercise("training.adamw-step")
 def adamw_step(adamw_step):
     """Three steps in a row, against torch.optim.AdamW."""
+    answer_for = without(adamw_step, module="torch.optim.optimizer")
     for lr, b1, b2, eps, decay in (
         (0.1, 0.9, 0.999, 1e-8, 0.0),
         (0.05, 0.8, 0.95, 1e-2, 0.0),
@@ -110,7 +117,7 @@ def adamw_step(adamw_step):
             )
             g = _normal(3, 2, seed=t).double()
             kept = [x.clone() for x in (w, g, m, v)]
-            answer = adamw_step(w, g, m, v, t, lr, b1, b2, eps, decay)
+            answer = answer_for(w, g, m, v, t, lr, b1, b2, eps, decay)
             if not (isinstance(answer, tuple | list) and len(answer) == 3):
                 raise Wrong("Three tensors are asked for: w, m and v.", on=on)
             optimizer.zero_grad()
@@ -120,6 +127,8 @@ def adamw_step(adamw_step):
             _judge_adamw(
                 answer, kept, p.detach(), state, t, (lr, b1, b2, eps, decay), on
             )
+            given = *kept, t, lr, b1, b2, eps, decay
+            unchanged(adamw_step, *given, names="w g m v", on=on)
             w, m, v = (x.detach().clone() for x in answer)
     return "Six lines, and most networks of the world are trained by them."
 
@@ -128,6 +137,13 @@ def _judge_adamw(answer, before, right, state, t, options, on) -> None:
     """Compare one step, and name what went wrong."""
     w, g, m, v = before
     lr, b1, b2, eps, decay = options
+    for name, got in zip("wmv", answer, strict=True):
+        if isinstance(got, torch.Tensor) and got.dtype != w.dtype:
+            raise Wrong(
+                f"`{name}` came as {got.dtype}, and {w.dtype} was given.",
+                on=on,
+                hint="A step keeps the type of its numbers.",
+            )
     mean, square = state["exp_avg"], state["exp_avg_sq"]
     expect_shape(answer[0], tuple(w.shape), on=on)
     expect_close(
@@ -141,6 +157,9 @@ def _judge_adamw(answer, before, right, state, t, options, on) -> None:
                 "corrected m? Return m itself.": b1 * m + g,
                 "The betas of old and new are exchanged.": (1 - b1) * m
                 + b1 * g,
+                "beta1 is for m, beta2 for v; here they are exchanged.": b2 * m
+                + (1 - b2) * g,
+                "w comes first, then m, then v.": square,
                 "The decay went into m: that is L2, not AdamW.": b1 * m
                 + (1 - b1) * (g + decay * w),
                 "Return m itself, not the corrected one.": mean / (1 - b1**t),
@@ -176,6 +195,18 @@ def _judge_adamw(answer, before, right, state, t, options, on) -> None:
         "The decay is a share of the rate: lr * decay * w, not decay * w.": (
             step(shrink=decay)
         ),
+        "This uses the old m and v; a step begins by renewing them.": step(
+            *(
+                (x - (1 - b) * new) / b / (1 - b**t)
+                for x, b, new in ((mean, b1, g), (square, b2, g**2))
+            )
+        ),
+        "The decay is a share of the *old* w, before the step.": (
+            step(shrink=0.0) * (1 - lr * decay)
+        ),
+        "eps is added to the corrected root: correct v first.": w
+        - lr * decay * w
+        - lr * m_hat * math.sqrt(1 - b2**t) / (square.sqrt() + eps),
         "The root is missing under m_hat.": w
         - lr * decay * w
         - lr * m_hat / (v_hat + eps),
@@ -188,10 +219,17 @@ def _judge_adamw(answer, before, right, state, t, options, on) -> None:
         "The decay is added; it should shrink the weight.": step(
             shrink=-lr * decay
         ),
+        "The corrections depend on t: divide by 1 - beta**t.": step(
+            mean / (1 - b1), square / (1 - b2)
+        ),
         "Steps are counted from 1: with t - 1 the corrections are those of "
         "the step before.": step(
             mean / max(1 - b1 ** (t - 1), 1e-9),
             square / max(1 - b2 ** (t - 1), 1e-9),
+        ),
+        "t is counted from 1 already; with t + 1 the corrections are those "
+        "of the next step.": step(
+            mean / (1 - b1 ** (t + 1)), square / (1 - b2 ** (t + 1))
         ),
     }
     if decay == 0:  # these are right answers then
@@ -210,14 +248,15 @@ def stable_decay(stable_decay):
         (10, 30, 20),
         (0, 8, 8),
     ):
-        factor = stable_decay(warmup, total, decay)
+        factor, seen = stable_decay(warmup, total, decay), set()
         on = f"warmup = {warmup}, total = {total}, decay = {decay}"
         if not callable(factor):
             raise Wrong(
                 "Return a function of the step.", on=on, got=factor,
                 hint="Define `factor(step)` inside, and return it uncalled.",
             )  # fmt: skip
-        for step in range(total + 1):
+        # a function of the step: it may be asked in any order
+        for step in [*range(total + 4), 0, total - 1]:
             rise = (step + 1) / warmup if warmup else 1.0
             fall = (total - step) / decay
             right = max(0.0, min(1.0, rise, fall))
@@ -232,6 +271,8 @@ def stable_decay(stable_decay):
                 hint = "The rise is missing."
             elif step == total and _alike(got, 1 / decay):
                 hint = "Step `total`, after the last one, has factor 0."
+            elif step > total:
+                hint = "After the last step the factor stays at 0."
             elif step < total - decay:
                 hint = "It stays at 1 until the last `decay` steps."
             elif step >= total - decay and _alike(
@@ -248,6 +289,12 @@ def stable_decay(stable_decay):
             elif got is not None and not isinstance(got, torch.Tensor):
                 if isinstance(got, int | float) and got < 0:
                     hint = "No factor is below 0."
+            if step in seen and not _alike(got, right):
+                hint = (
+                    "The same step had another factor before. Compute it from "
+                    "`step`; do not count calls: a run may resume anywhere."
+                )
+            seen.add(step)
             expect_close(got, right, on=f"{on}; step {step}", hint=hint)
     return "Such a run can be prolonged: go back to before the fall."
 
@@ -255,6 +302,7 @@ def stable_decay(stable_decay):
 @exercise("training.clip-together")
 def clip_together(clip):
     """Large, small, exactly at the limit, and zero."""
+    careful = without(clip, module="torch.nn.utils.clip_grad")
     shapes = ((3, 4), (5,), ())
     base = [_normal(*s, seed=i) for i, s in enumerate(shapes)]
     cases = {
@@ -264,12 +312,13 @@ def clip_together(clip):
         "a large limit": (base, 100.0),
         "all zero": ([torch.zeros(2, 2), torch.zeros(3)], 1.0),
         "one tensor": ([base[0]], 0.1),
+        "exactly at the limit": ([torch.tensor([3.0, 0.0, 4.0])], 5.0),
     }
     for name, (grads, limit) in cases.items():
         on = f"{name}, limit = {limit}"
         norm = math.sqrt(sum(g.double().square().sum().item() for g in grads))
         factor = min(1.0, limit / norm) if norm else 1.0
-        answer = clip([g.clone() for g in grads], limit)
+        answer = careful([g.clone() for g in grads], limit)
         if not (isinstance(answer, tuple | list) and len(answer) == 2):
             raise Wrong("Two things are asked for: tensors and norm.", on=on)
         clipped, said = answer
@@ -286,6 +335,9 @@ def clip_together(clip):
                     "The root is missing.": norm**2,
                     "Norms do not add up; their squares do.": sum(each),
                     "This is the largest norm, not the common one.": max(each),
+                    "This is the largest number, not the norm of all.": max(
+                        g.abs().max().item() for g in grads
+                    ),
                     "This is the norm after clipping.": norm * factor,
                     "This is the mean of the norms.": sum(each) / len(each),
                 },
@@ -306,6 +358,10 @@ def clip_together(clip):
                     "scaled up to it.": g * (limit / max(norm, 1e-12)),
                     "The factor is limit / norm. This multiplies by the "
                     "limit only.": g * limit,
+                    "The limit is not 1: the factor is limit / norm.": g
+                    * min(1.0, 1 / max(norm, 1e-12)),
+                    "The factor is limit / norm, and not its square.": g
+                    * min(1.0, (limit / max(norm, 1e-12)) ** 2),
                 },
             )
             if isinstance(got, torch.Tensor) and got.isnan().any():
@@ -362,6 +418,20 @@ def smooth_padding(smoothed):
             "ignore_index says so, and gives it a share of epsilon.": library,
             "The sign: a cross-entropy is positive.": -kept.mean(),
             "There is no smoothing." if eps else "": -right[real].mean(),
+            "The softmax is over all V symbols. `pad` gets no share of "
+            "epsilon, and still has a probability.": _smoothed(
+                logits.index_fill(-1, torch.tensor([pad]), -1e6),
+                targets,
+                pad,
+                eps,
+            ),
+            "The logarithm is missing: these are probabilities.": -(
+                (1 - eps) * right.exp()
+                + eps * (log_p.exp().sum(-1) - log_p[..., pad].exp()) / (v - 1)
+            )[real].mean(),
+            "The softmax runs over V, the last axis.": _smoothed(
+                logits, targets, pad, eps, axis=1
+            ),
             "The parts are exchanged: 1 - epsilon belongs to the right "
             "symbol.": (-eps * right - (1 - eps) * real_mean)[real].mean(),
         }
@@ -377,7 +447,39 @@ def smooth_padding(smoothed):
         on=f"{on}; other logits at the padded places",
         hint="What stands at padded places must not matter.",
     )
+    sure = (1000 * logits).requires_grad_()
+    kept = _smoothed(sure, targets, pad, eps)
+    got = smoothed(sure, targets.clone(), pad, eps)
+    on = f"{on}; logits of size 1000"
+    expect_close(
+        got,
+        kept,
+        on=on,
+        hint="exp(-1000) is zero, and its logarithm minus infinity. "
+        "`log_softmax` never forms it.",
+    )
+    if not isinstance(got, torch.Tensor) or not got.requires_grad:
+        raise Wrong(
+            "The value is right, and no gradient can flow through it.",
+            on=on,
+            got=got,
+            hint="A loss is a tensor: no `.item()`, `float()` or `.detach()`.",
+        )
+    expect_close(
+        torch.autograd.grad(got, sure)[0],
+        torch.autograd.grad(kept, sure)[0],
+        on=f"{on}: the gradient of your loss",
+    )
     return "Training and evaluation must share one convention."
+
+
+def _smoothed(logits, targets, pad, eps, axis=-1):
+    """The definition, with gradients."""
+    real = targets != pad
+    log_p = logits.log_softmax(axis)[real]
+    right = log_p.gather(-1, targets[real][:, None])[:, 0]
+    others = (log_p.sum(-1) - log_p[:, pad]) / (logits.shape[-1] - 1)
+    return -((1 - eps) * right + eps * others).mean()
 
 
 @exercise("training.workers")
@@ -411,6 +513,16 @@ def workers(factors):
             "These do not depend on the other workers.": wrong(
                 [float(c) for c in counts]
             ),
+            "A worker without tokens is still one of those over whom the "
+            "library averages.": wrong(
+                [sum(c > 0 for c in counts) * c / n for c in counts]
+            ),
+            "The number of workers is `len(counts)`, not always 4.": wrong(
+                [4 * c / n for c in counts]
+            ),
+            "Factors need not be whole numbers.": wrong(
+                [float(w * c // n) for c in counts]
+            ),
         }
         expect_close(got, wrong(expected), on=on, hint=_hint(got, mistakes))
     return "In practice: the summed loss times W over the total of tokens."
@@ -419,7 +531,7 @@ def workers(factors):
 @exercise("training.temperature")
 def temperature(temperature):
     """Boastful and shy models, judged on other data."""
-    for scale in (3.0, 0.4, 7.0):
+    for scale in (3.0, 0.4, 7.0, 16.0, 0.07):
         name = "boastful" if scale > 1 else "shy" if scale < 1 else "honest"
         on = f"a model that is {name}: honest logits times {scale}"
         honest = 2 * _normal(4000, 6, seed=int(10 * scale))
@@ -478,14 +590,18 @@ def temperature(temperature):
     return "One number, no training, and not one answer has changed."
 
 
-def _record(*, stop=None, fault="nothing", seed=0, steps=14):
+def _record(
+    *, stop=None, fault="nothing", seed=0, steps=14, lr=0.05, falls=True
+):
     """The steps of a small run, straight or resumed with one fault."""
     make = torch.Generator().manual_seed(seed)
     data = [(i, _normal(6, 3, seed=100 * seed + i)) for i in range(9)]
     order = torch.randperm(9, generator=make).tolist()
     data = [data[i] for i in order]
-    factor = warmup_linear(3, steps)
     seen: list[dict] = []
+
+    def factor(step):
+        return warmup_linear(3, steps)(step if falls else min(step, 3))
 
     def loss_fn(model, batch):
         number, x = batch
@@ -496,7 +612,7 @@ def _record(*, stop=None, fault="nothing", seed=0, steps=14):
     def build():
         set_seed(seed)
         model = nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.4), nn.Linear(8, 1))
-        return model, AdamW(model.parameters(), lr=0.05)
+        return model, AdamW(model.parameters(), lr=lr)
 
     options = dict(steps=stop or steps, schedule=factor, progress=False)
     model, optimizer = build()
@@ -504,7 +620,7 @@ def _record(*, stop=None, fault="nothing", seed=0, steps=14):
     if stop is not None:
         options["steps"] = steps
         if fault == "optimiser":
-            optimizer = AdamW(model.parameters(), lr=0.05)
+            optimizer = AdamW(model.parameters(), lr=lr)
         if fault == "random state":
             torch.manual_seed(1000 + seed)
         if fault == "schedule":
@@ -536,11 +652,17 @@ def forgotten(forgotten):
         "after it. Look at all the later losses.",
         ("nothing", "optimiser"): "The records are equal everywhere.",
     }
-    for seed, stops in ((0, (5, 10)), (1, (7,))):
-        straight = _record(seed=seed)
+    kinds = (
+        ("", 0, (5, 10), {}),
+        ("", 1, (7,), {}),
+        (", at a tiny rate", 2, (6,), dict(lr=1e-6)),
+        (", with a rate that rises and then stays", 3, (8,), dict(falls=False)),
+    )
+    for kind, seed, stops, options in kinds:
+        straight = _record(seed=seed, **options)
         for stop in stops:
             for fault in faults:
-                resumed = _record(stop=stop, fault=fault, seed=seed)
+                resumed = _record(stop=stop, fault=fault, seed=seed, **options)
                 got = forgotten(
                     [dict(s) for s in straight],
                     [dict(s) for s in resumed],
@@ -552,7 +674,7 @@ def forgotten(forgotten):
                 expect_equal(
                     got,
                     fault,
-                    on=f"stopped after {stop} steps, lost: {fault}",
+                    on=f"stopped after {stop} steps{kind}, lost: {fault}",
                     hint=hint,
                 )
     return "So every resuming loop should be tested: run both, and compare."
