@@ -349,6 +349,52 @@ def unchanged(function: Callable, *args, names: str, on) -> None:
             )
 
 
+def expect_dtype(got, dtype: torch.dtype, *, on, hint: str = "") -> None:
+    """Raise `Wrong` unless `got` is a tensor of this number type."""
+    have = _tensor_from(got, torch.empty((), dtype=dtype), on=on, hint=hint)
+    if have.dtype != dtype:
+        raise Wrong(
+            f"Expected a tensor of dtype {str(dtype).removeprefix('torch.')}, "
+            f"got {_dtype(have)}.",
+            on=on,
+            got=have,
+            hint=hint,
+        )
+
+
+def expect_no_loop(function: Callable, few: tuple, many: tuple, *, on) -> None:
+    """Raise `Wrong` if `function` calls torch more often for a larger input.
+
+    `few` and `many` are its arguments, the second ones with longer axes. A
+    loop over plain Python numbers is not seen.
+    """
+    calls = []
+    for arguments in (few, many):
+        with _Counts() as counts:
+            function(*arguments)
+        calls.append(counts.n)
+    if calls[1] > calls[0]:
+        raise Wrong(
+            f"The answer is right, and there is a loop in it: it calls torch "
+            f"{calls[0]} times for a small input and {calls[1]} times for a "
+            "larger one.",
+            on=on,
+            hint="Let one tensor operation do what the loop does.",
+        )
+
+
+class _Counts(TorchFunctionMode):
+    """How often torch is called, by functions and by methods."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n = 0
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.n += 1
+        return func(*args, **(kwargs or {}))
+
+
 def _same(got, expected) -> bool:
     try:
         return bool(got == expected)
@@ -473,9 +519,9 @@ def without(
     """`function`, which raises `Wrong` once it calls what is ruled out.
 
     An exercise that says "without a softmax of torch" means it: `names` are
-    functions and methods of torch, `module` one whose functions may not be
-    used either. With `nan=False` no operation may give a NaN on the way, not
-    even one that is repaired afterwards.
+    functions and methods of torch, `module` one (or a package) whose functions
+    may not be used either. With `nan=False` no operation may give a NaN on the
+    way, not even one that is repaired afterwards.
     """
 
     @functools.wraps(function)
@@ -519,7 +565,8 @@ class _Without(TorchFunctionMode):
     def _inside(self) -> bool:
         frame = sys._getframe(2)
         while frame is not None:
-            if frame.f_globals.get("__name__") == self.module:
+            name = frame.f_globals.get("__name__") or ""
+            if name == self.module or name.startswith(self.module + "."):
                 return True
             frame = frame.f_back
         return False
@@ -978,7 +1025,9 @@ def _in_words(id: str, error: Exception, learner: dict, calls) -> Result:
     ):
         name = f"`{calls.last[0]}` is" if calls.last else "It is"
         return Result(id, "unwritten", f"{name} yours to write.", cause=error)
-    kind, said = type(error).__name__, str(error).strip()
+    kind = type(error).__name__
+    # torch may add its own C++ stack, which helps nobody here
+    said = str(error).split("\nException raised from ")[0].strip()
     text = f"{kind}: {said}" if said else kind
     if len(text) > 600:
         text = text[:597] + "..."
@@ -1014,8 +1063,14 @@ def _error_hint(error: Exception, said: str) -> str:
             "Two shapes do not fit. Print them just before this line; is a "
             "transpose missing?"
         )
-    if "can't allocate memory" in said or isinstance(error, MemoryError):
+    if (
+        "can't allocate memory" in said
+        or "Overflow when unpacking" in said
+        or isinstance(error, MemoryError)
+    ):
         return "The input is too large to build a table of it: use a formula."
+    if "a leaf Variable that requires grad" in said:
+        return "Change weights within `with torch.no_grad():`."
     if "Expected size for first two dimensions" in said:
         return "The inner sizes of a matrix product differ: transpose one."
     if "NoneType" in said:

@@ -27,7 +27,9 @@ from bookkit.check import (
     examine,
     exercise,
     expect_close,
+    expect_dtype,
     expect_equal,
+    expect_no_loop,
     expect_shape,
     show,
     unchanged,
@@ -325,6 +327,28 @@ def test_autograd_and_modules_can_be_ruled_out():
         )(q)
 
 
+def test_a_whole_package_can_be_ruled_out():
+    from einops import rearrange
+
+    def turned(x):
+        return rearrange(x, "a b -> b a")
+
+    x = torch.arange(6.0).view(2, 3)
+    with pytest.raises(Wrong, match=r"calls `einops`, which.*rules out"):
+        without(turned, module="einops")(x)
+    assert torch.equal(without(turned, module="eino")(x), x.T)
+
+
+def test_a_loop_can_be_ruled_out():
+    def looped(x):
+        return torch.stack([row.sum() for row in x])
+
+    few, many = (torch.ones(2, 3),), (torch.ones(5, 3),)
+    with pytest.raises(Wrong, match=r"calls torch \d+ times for a small"):
+        expect_no_loop(looped, few, many, on="ones")
+    expect_no_loop(lambda x: x.sum(1), few, many, on="ones")
+
+
 def test_a_nan_that_is_repaired_can_be_ruled_out():
     def repaired(x):
         return (x / x).nan_to_num()
@@ -339,6 +363,20 @@ def test_a_table_too_large_for_memory_is_put_into_words(answer):
     result = answer("import torch\ndef f(x): return torch.ones(2**60)")
     assert result.status == "error"
     assert "use a formula" in result.text
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("torch.nn.Linear(2, 2).weight.mul_(2)", r"torch\.no_grad\(\)"),
+        ("torch.zeros(10**30)", "use a formula"),
+    ],
+)
+def test_usual_errors_are_explained_without_a_stack(answer, code, says):
+    result = answer(f"import torch\ndef f(x): return {code}")
+    assert result.status == "error"
+    assert re.search(says, result.details["Likely"])
+    assert "Exception raised from" not in result.text
 
 
 def test_in_place_is_noted_when_the_answer_is_right(answer):
@@ -629,6 +667,12 @@ def test_expect_shape():
 
 
 # ------------------------------------------------------------------- showing
+
+
+def test_expect_dtype():
+    expect_dtype(torch.ones(2), torch.float32, on="x")
+    with pytest.raises(Wrong, match="dtype bool, got int64"):
+        expect_dtype(torch.ones(2).long(), torch.bool, on="x")
 
 
 def test_show_is_short_and_readable():

@@ -160,6 +160,45 @@ def decoding_mask(padding, cached, new):
 """,
             r"cached=4, new=1",
         ),
+        "square": (
+            """
+import torch
+from litformer.masks import causal_mask
+
+
+def decoding_mask(padding, cached, new):
+    s = cached + new
+    real = torch.arange(s) >= padding[:, None]
+    return causal_mask(s, s) & real[:, None, None]
+""",
+            r"Expected shape \(1, 1, 1, 5\)",
+        ),
+        "padding-inclusive": (
+            """
+import torch
+from litformer.masks import causal_mask
+
+
+def decoding_mask(padding, cached, new):
+    s = cached + new
+    real = torch.arange(s) > padding[:, None]
+    return causal_mask(new, s) & real[:, None, None]
+""",
+            r"padding=\[0, 0\]",
+        ),
+        "int": (
+            """
+import torch
+from litformer.masks import causal_mask
+
+
+def decoding_mask(padding, cached, new):
+    s = cached + new
+    real = torch.arange(s) >= padding[:, None]
+    return (causal_mask(new, s) & real[:, None, None]).long()
+""",
+            r"dtype bool, got int64",
+        ),
     },
     "masks.pack": {
         "ids-from-lengths": (
@@ -258,6 +297,60 @@ def pack(documents, width):
 """,
             r"Within document 0 the ids differ",
         ),
+        "order-reversed": (
+            """
+import torch
+from litformer.masks import document_positions
+
+
+def pack(documents, width):
+    tokens = torch.zeros(1, width, dtype=torch.long)
+    ids = torch.full((1, width), -1)
+    start = 0
+    for n, d in enumerate(documents[::-1]):
+        tokens[0, start : start + len(d)] = d
+        ids[0, start : start + len(d)] = n
+        start += len(d)
+    return tokens, ids, document_positions(ids)
+""",
+            r"in the order given",
+        ),
+        "alternating-ids": (
+            """
+import torch
+from litformer.masks import document_positions
+
+
+def pack(documents, width):
+    tokens = torch.zeros(1, width, dtype=torch.long)
+    ids = torch.full((1, width), -1)
+    start = 0
+    for n, d in enumerate(documents):
+        tokens[0, start : start + len(d)] = d
+        ids[0, start : start + len(d)] = n % 2
+        start += len(d)
+    return tokens, ids, document_positions(ids)
+""",
+            r"Document 0 and document 2 have the same",
+        ),
+        "tail-last-id": (
+            """
+import torch
+from litformer.masks import document_positions
+
+
+def pack(documents, width):
+    tokens = torch.zeros(1, width, dtype=torch.long)
+    ids = torch.zeros(1, width, dtype=torch.long)
+    start = 0
+    for n, d in enumerate(documents):
+        tokens[0, start : start + len(d)] = d
+        ids[0, start:] = n
+        start += len(d)
+    return tokens, ids, document_positions(ids)
+""",
+            r"Give the tail an id",
+        ),
     },
     "masks.interpreter": {
         "not-inverted": (
@@ -306,6 +399,60 @@ def from_heads(mask, n_heads):
     return ~mask
 """,
             r"Expected shape \(2, 1, 1, 4\), got \(2, 4\)",
+        ),
+        "additive-neg": (
+            """
+from einops import rearrange
+
+
+def from_key_padding(ignore):
+    return ~ignore[:, None, None, :]
+
+
+def from_additive(added):
+    return added > -1e9
+
+
+def from_heads(mask, n_heads):
+    return rearrange(~mask, "(b h) t s -> b h t s", h=n_heads)
+""",
+            r"float16[\s\S]*number type has",
+        ),
+        "padding-on-queries": (
+            """
+from einops import rearrange
+
+
+def from_key_padding(ignore):
+    return ~ignore[:, None, :, None]
+
+
+def from_additive(added):
+    return added == 0
+
+
+def from_heads(mask, n_heads):
+    return rearrange(~mask, "(b h) t s -> b h t s", h=n_heads)
+""",
+            r"Expected shape \(2, 1, 1, 4\)",
+        ),
+        "heads-not-inverted": (
+            """
+from einops import rearrange
+
+
+def from_key_padding(ignore):
+    return ~ignore[:, None, None, :]
+
+
+def from_additive(added):
+    return added == 0
+
+
+def from_heads(mask, n_heads):
+    return rearrange(mask, "(b h) t s -> b h t s", h=n_heads)
+""",
+            r"True means may not attend",
         ),
     },
     "masks.safe-softmax": {
@@ -382,6 +529,45 @@ def safe_softmax(scores, mask):
 """,
             r"-1e9 stands above",
         ),
+        "exp-manual-unstable": (
+            """
+import torch
+
+
+def safe_softmax(scores, mask):
+    e = scores.exp().masked_fill(~mask, 0)
+    return e / e.sum(-1, keepdim=True).clamp(min=1e-9)
+""",
+            r"is taken off first",
+        ),
+        "detached": (
+            """
+import math
+
+
+def safe_softmax(scores, mask):
+    empty = ~mask.any(-1, keepdim=True)
+    scores = (
+        scores.detach().masked_fill(~mask, -math.inf).masked_fill(empty, 0.0)
+    )
+    return scores.softmax(-1).masked_fill(empty, 0.0)
+""",
+            r"no gradient reaches the scores",
+        ),
+        "double": (
+            """
+import math
+
+
+def safe_softmax(scores, mask):
+    empty = ~mask.any(-1, keepdim=True)
+    scores = (
+        scores.double().masked_fill(~mask, -math.inf).masked_fill(empty, 0.0)
+    )
+    return scores.softmax(-1).masked_fill(empty, 0.0)
+""",
+            r"dtype float32, got float64",
+        ),
     },
     "masks.dilated": {
         "window-is-a-distance": (
@@ -432,6 +618,42 @@ def dilated_mask(t, s, window, step):
     return (back >= 0) & (back <= window * step) & (back % step == 0)
 """,
             r"step=1[\s\S]*plain sliding window",
+        ),
+        "min-keys": (
+            """
+import torch
+
+
+def dilated_mask(t, s, window, step):
+    keys = torch.arange(s)
+    back = keys[s - t :, None] - keys
+    return (back >= 0) & (back < (window - 1) * step) & (back % step == 0)
+""",
+            r"plain sliding window",
+        ),
+        "wrap": (
+            """
+import torch
+
+
+def dilated_mask(t, s, window, step):
+    m = torch.zeros(t, s, dtype=torch.bool)
+    for i in range(t):
+        for n in range(window):
+            m[i, s - t + i - n * step] = True
+    return m
+""",
+            r"plain sliding window",
+        ),
+        "ignores-step": (
+            """
+from litformer.masks import sliding_window_mask
+
+
+def dilated_mask(t, s, window, step):
+    return sliding_window_mask(t, s, window=window)
+""",
+            r"two before it",
         ),
     },
 }

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 import matplotlib as mpl
 import pytest
 import torch
+from matplotlib.path import Path
 
 from litformer import viz
 from litformer.viz import grids
@@ -153,6 +154,23 @@ def test_the_name_of_a_level_keeps_out_of_the_way(y, place):
     )
     (text,) = fig.axes[0].texts
     assert (text.get_ha(), text.get_va()) == place
+
+
+def test_names_in_the_plane_keep_off_the_curves():
+    """A curve that leaves a point as its name does is not written over."""
+    way = [[-1.0, 1.0], [-3.0, 2.0]]
+    free = viz.plane({}, points={"thanked": way[0]})
+    fig = viz.plane({}, points={"thanked": way[0]}, paths=[way])
+    corners = []
+    for each in (free, fig):
+        each.draw_without_rendering()
+        (text,) = (t for t in each.axes[0].texts if t.get_text())
+        corners.append((text.get_ha(), text.get_va()))
+    assert corners[0] == ("right", "bottom")
+    assert corners[1] != corners[0]
+    curve = fig.axes[0].transData.transform(way)
+    box = text.get_window_extent()
+    assert not Path(curve).intersects_bbox(box, filled=False)
 
 
 def test_names_in_the_plane_stay_inside():

@@ -14,8 +14,10 @@ from bookkit.check import (
     Wrong,
     exercise,
     expect_close,
+    expect_dtype,
     expect_equal,
     expect_shape,
+    without,
 )
 from litformer.attention import MultiHeadAttention
 from litformer.blocks import Block
@@ -69,6 +71,12 @@ def _normed(x, w, b, eps, *, minus=0, outside=False, axes=(-1,)):
 @exercise("block.mend-the-norm")
 def mend_the_norm(mended):
     """Narrow and wide words, tiny and large numbers, several axes."""
+    mended = without(
+        mended,
+        *("layer_norm", "native_layer_norm", "batch_norm", "rms_norm"),
+        *("group_norm", "instance_norm"),
+        module="litformer.norm",
+    )
     for width in (3, 64):
         w, b = _normal(width, seed=1), _normal(width, seed=2)
         for size in (1.0, 1e-3, 100.0):
@@ -92,6 +100,14 @@ def mend_the_norm(mended):
                     ),
                     "The bias comes last: it is not scaled by the weight.": w
                     * (_normed(x, 1, 0, **options) + b),
+                    "The argument eps is not used.": _normed(x, w, b, 1e-5),
+                    "The root is missing: divide by the deviation, not by the "
+                    "variance.": w
+                    * (x - x.mean(-1, keepdim=True))
+                    / (x.var(-1, unbiased=False, keepdim=True) + eps)
+                    + b,
+                    "The weight is missing.": _normed(x, 1, b, **options),
+                    "The bias is missing.": _normed(x, w, 0, **options),
                     "The mean is not taken off.": w
                     * x
                     / (x.var(-1, unbiased=False, keepdim=True) + eps).sqrt()
@@ -100,6 +116,7 @@ def mend_the_norm(mended):
                 on = f"width {width}, numbers near {size:g}, eps={eps}"
                 got = mended(x, w, b, eps)
                 _recognise(got, right, mistakes, on=on, atol=1e-4)
+                expect_dtype(got, x.dtype, on=on, hint="That of the input.")
     x, w, b = _normal(7, 5), torch.ones(5), torch.zeros(5)
     expect_close(
         mended(x, w, b),
@@ -117,6 +134,8 @@ def _wrong_widths(d, f) -> dict[str, int]:
         "The gated layer is larger than the plain one now: round down.": -(
             -plain // (3 * d + 2)
         ),
+        "This rounds to the nearest number, and then the gated layer may be "
+        "larger: round down.": round(plain / (3 * d + 2)),
         "This is two thirds of the width. With biases it is a little "
         "different.": 2 * f // 3,
         "The gated layer has three matrices.": plain // (2 * d + 2),
@@ -160,6 +179,28 @@ class _Shift(nn.Module):
 
     def forward(self, x):
         return x + torch.roll(x, 1, dims=1)
+
+
+class _Behind(nn.Module):
+    """Each word is given the word behind it; the last one has none."""
+
+    def forward(self, x):
+        return x + F.pad(x[:, 1:], (0, 0, 0, 1))
+
+
+class _Product(nn.Module):
+    """Each word is multiplied with the word before."""
+
+    def forward(self, x):
+        return x * torch.roll(x, 1, dims=1)
+
+
+class _LastCoordinate(nn.Module):
+    """Only in its last coordinate a word hears of the word before."""
+
+    def forward(self, x):
+        shifted = torch.roll(x[..., -1:], 1, dims=1)
+        return torch.cat([x[..., :-1], x[..., -1:] + shifted], dim=-1)
 
 
 class _Strangers(nn.Module):
@@ -218,6 +259,35 @@ def own_word(own_word_only):
             False,
             "A change of one word shows in the next one.",
         ),
+        "a module that adds the word behind": (
+            _Behind(),
+            False,
+            "A change of one word shows in the one *before* it.",
+        ),
+        "a module that multiplies with the word before": (
+            _Product(),
+            False,
+            "Where all other words are zero, no product changes. Take random "
+            "inputs, and change a word into another random one.",
+        ),
+        "a module whose last coordinate looks at the word before": (
+            _LastCoordinate(),
+            False,
+            "All coordinates of an output count, not only the first.",
+        ),
+        "a module that adds the word before, and a LayerNorm behind it": (
+            nn.Sequential(_Shift(), LayerNorm(d)),
+            False,
+            "The numbers of a normed word sum to zero, whatever they are, so "
+            "the gradient of their sum is zero. Ask for a random combination.",
+        ),
+        "a LayerNorm, and behind it a module that adds the word before": (
+            nn.Sequential(LayerNorm(d, eps=1e-12), _Shift()),
+            False,
+            "LayerNorm forgets length and mean. A word that was only made "
+            "longer, or shifted by a constant, looks the same behind it: "
+            "exchange it for another.",
+        ),
         "a module that takes off the mean over sentences": (
             _Strangers(),
             False,
@@ -267,6 +337,19 @@ def layer_scale(LayerScale):
         on="LayerScale(ff, 12).scale",
         hint="It starts at `scale`, 1e-4 if nothing is said.",
     )
+    expect_close(
+        LayerScale(FeedForward(d, 24), d, scale=0.5).scale,
+        torch.full((d,), 0.5),
+        on="LayerScale(ff, 12, scale=0.5).scale",
+        hint="The argument `scale` says with which number it starts.",
+    )
+    expect_equal(
+        sum(p.numel() for p in layer.parameters()),
+        d + 2 * d * 24 + 24 + d,
+        on="the number of parameters of LayerScale(ff, 12)",
+        hint="Those of the inner layer belong to it too: keep the layer "
+        "itself as an attribute, not within a list or a function.",
+    )
     x, context = _normal(2, 5, d), _normal(2, 7, d, seed=1)
     inner = _filled(FeedForward(d, 24))
     layer = LayerScale(inner, d, scale=0.5)
@@ -287,6 +370,15 @@ def layer_scale(LayerScale):
         },
         on="a feed-forward layer with volumes 1 to 12",
     )
+    layer.zero_grad()
+    layer(x).square().sum().backward()
+    if not all(p.grad is not None and p.grad.any() for p in layer.parameters()):
+        raise Wrong(
+            "The output is right, and some parameter gets no gradient.",
+            on="a feed-forward layer with volumes 1 to 12",
+            hint="Is the scale learned? Multiply by the parameter itself, not "
+            "by its .data, and leave requires_grad as it is.",
+        )
     parts = [_filled(MultiHeadAttention(d, 3), seed=s) for s in (1, 2)]
     block = Block(
         d,
@@ -297,14 +389,23 @@ def layer_scale(LayerScale):
     plain = Block(d, parts[0], inner, cross_attn=parts[1]).eval()
     mask = torch.tensor([1, 1, 0, 1, 0, 0, 1], dtype=torch.bool)[None]
     options = dict(causal=True, context_mask=mask.expand(5, 7))
-    expect_close(
-        block(x, context, **options),
-        plain(x, context, **options),
-        on="a decoder block, causal, with a context and its mask, all volumes "
-        "1",
-        hint="What the block was given did not arrive at the attention: hand "
-        "on all arguments, *args and **options.",
+    on = "a decoder block, causal, with a context and its mask, all volumes 1"
+    lost = (
+        "What the block was given did not arrive at the attention: hand on "
+        "all arguments, *args and **options."
     )
+    try:
+        got = block(x, context, **options)
+    except TypeError as error:
+        if "argument" not in str(error):
+            raise
+        raise Wrong(
+            "A block hands more to its attention than x, and your layer "
+            f"refuses it. {error}",
+            on=on,
+            hint=lost,
+        ) from None
+    expect_close(got, plain(x, context, **options), on=on, hint=lost)
     cache = KVCache()
     steps = [block(t, context, causal=True, cache=cache) for t in x.split(1, 1)]
     expect_close(
@@ -316,9 +417,21 @@ def layer_scale(LayerScale):
     return "At 1e-4 a block starts as nearly the identity, at any depth."
 
 
+def _dx(g, c, r):
+    """The gradient of x, with this 1 / deviation."""
+    z = c * r
+    along = z * (g * z).mean(-1, keepdim=True)
+    return r * (g - g.mean(-1, keepdim=True) - along)
+
+
 @exercise("block.backward")
 def backward(layer_norm_backward):
     """Three gradients against autograd, in double precision."""
+    layer_norm_backward = without(
+        layer_norm_backward,
+        *("grad", "backward", "requires_grad_", "requires_grad"),
+        *("native_layer_norm_backward", "layer_norm_backward"),
+    )
     for width, eps in ((4, 1e-5), (16, 1e-5), (5, 0.3)):
         x = (3 * _normal(2, 3, width) + 1).double().requires_grad_()
         w = _normal(width, seed=1).double().requires_grad_()
@@ -356,6 +469,14 @@ def backward(layer_norm_backward):
                 "The factor 1 / sqrt(variance + eps) is missing.": g
                 - mean
                 - along,
+                "The variance divides by D, not by D - 1.": _dx(
+                    g, c, (x.var(-1, keepdim=True) + eps).rsqrt()
+                ),
+                "The argument eps is not used.": _dx(
+                    g, c, (c.square().mean(-1, keepdim=True) + 1e-5).rsqrt()
+                ),
+                "What is taken off along z is a mean over the word, not a "
+                "sum.": r * (g - mean - z * (g * z).sum(-1, keepdim=True)),
             }
             on = f"width {width}, eps={eps}"
             _recognise(
@@ -375,6 +496,10 @@ def backward(layer_norm_backward):
                         up * x
                     ).sum((0, 1)),
                     "Sum over the words; a mean is too small.": right[1] / 6,
+                    "This is the gradient of the bias. The order is x, weight, "
+                    "bias.": right[2],
+                    "The weight has no part in its own gradient: it is the "
+                    "sum of up times z.": (g * z).sum((0, 1)),
                 },
                 on=f"{on}, the gradient of weight",
             )
@@ -384,6 +509,13 @@ def backward(layer_norm_backward):
                 on=f"{on}, the gradient of bias",
                 hint="All words share the bias: sum over batch and words.",
             )
+            for part in got:
+                expect_dtype(
+                    part,
+                    torch.double,
+                    on=f"{on}, all tensors in float64",
+                    hint="Gradients have the type of the inputs.",
+                )
     return "No gradient points along the word: its length is forgotten."
 
 
@@ -407,32 +539,40 @@ def fold(folded):
                 f"Expected an nn.Linear, got {type(new).__name__}.",
                 on="a LayerNorm of width 7 and a linear layer of 7 to 5",
             )
-        w, b = linear.weight, norm.bias
-        c = linear.bias if bias else torch.zeros(5)
+        on = f"7 to 5, {'with' if bias else 'without'} a bias"
+        after = [p for m in (norm, linear) for p in m.parameters()]
+        if len(before) != len(after) or not all(
+            map(torch.equal, before, after)
+        ):
+            raise Wrong(
+                "The norm or the linear layer has been changed. Build a new "
+                "one.",
+                on=on,
+            )
+        expect_shape(
+            new.weight,
+            (5, 7),
+            on=f"the new weight, {on}",
+            hint="A linear layer keeps its weight as (out, in).",
+        )
+        scale, b, w = (p.detach() for p in before[:3])
+        c = before[3] if bias else torch.zeros(5)
         with torch.no_grad():
             mistakes = {
                 "The norm's bias is lost. The linear layer turns it into a "
-                "bias of its own.": F.linear(z, w * norm.weight, c),
+                "bias of its own.": F.linear(z, w * scale, c),
                 "The linear layer's own bias is lost.": F.linear(
-                    z, w * norm.weight, w @ b
+                    z, w * scale, w @ b
                 ),
                 "The norm's bias is multiplied by its weight. It is added "
                 "after the weight.": F.linear(
-                    z, w * norm.weight, (w * norm.weight) @ b + c
+                    z, w * scale, (w * scale) @ b + c
                 ),
                 "Nothing has been folded.": F.linear(z, w, c),
                 "The norm's weight is lost.": F.linear(z, w, w @ b + c),
             }
             got = new(z)
-        on = f"7 to 5, {'with' if bias else 'without'} a bias"
         _recognise(got, right, mistakes, on=on)
-        after = [p for m in (norm, linear) for p in m.parameters()]
-        if not all(map(torch.equal, before, after)):
-            raise Wrong(
-                "The result is right, but the norm or the linear layer has "
-                "been changed. Build a new one.",
-                on=on,
-            )
     square = _filled(nn.Linear(7, 7), seed=6)
     norm, x = _filled(LayerNorm(7), seed=7), _normal(2, 7)
     with torch.no_grad():
@@ -458,16 +598,27 @@ def parallel(ParallelBlock):
     block = ParallelBlock(d, attn, ff)
     names = {n.split(".")[0] for n, _ in block.named_parameters()}
     expect_equal(
-        names,
-        {"norm_attn", "norm_ff", "attn", "ff"},
+        sorted(names),
+        ["attn", "ff", "norm_attn", "norm_ff"],
         on="the submodules that have parameters",
         hint="The norms, the attention and the feed-forward layer, under "
         "these names.",
     )
-    _filled(block)
     x = _normal(2, 5, d)
-    for causal in (False, True):
-        options = {"causal": True} if causal else {}
+    for name in ("norm_attn", "norm_ff"):
+        expect_close(
+            getattr(block, name)(x + 1),
+            F.layer_norm(x + 1, (d,)),
+            on=f"`{name}` of a new block, on its own",
+            hint="Both norms are LayerNorms.",
+        )
+    _filled(block)
+    mask = torch.tensor([1, 1, 0, 1, 0], dtype=torch.bool).expand(5, 5)
+    for on, options in {
+        "random weights": {},
+        "random weights, causal": {"causal": True},
+        "random weights, with a mask": {"mask": mask},
+    }.items():
         with torch.no_grad():
             found = attn(block.norm_attn(x), **options)
             said = ff(block.norm_ff(x))
@@ -484,11 +635,21 @@ def parallel(ParallelBlock):
                 "Both read through one norm. Each has its own.": x
                 + found
                 + ff(block.norm_attn(x)),
+                "This is the norm of the answer. It belongs on what is read.": x
+                + block.norm_attn(attn(x, **options))
+                + block.norm_ff(ff(x)),
                 "The norms are not used.": x + attn(x, **options) + ff(x),
             }
-            got = block(x, **options)
-        on = "random weights, causal" if causal else "random weights"
+            given = x.clone()
+            got = block(given, **options)
         _recognise(got, right, mistakes, on=on)
+        if not torch.equal(given, x):
+            raise Wrong(
+                "The output is right, and the block has changed its input.",
+                on=on,
+                hint="x += y writes into x, and whoever gave it to you still "
+                "has it. Write x = x + y.",
+            )
     return "Both products can be started at once: that is what it is for."
 
 
@@ -526,7 +687,9 @@ def soft_voices(soften):
             on=on,
         )
     if shapes != [p.shape for p in blocks.parameters()] or any(
-        type(block.attn) is not MultiHeadAttention for block in blocks
+        type(block.attn) is not MultiHeadAttention
+        or type(block.ff) is not FeedForward
+        for block in blocks
     ):
         raise Wrong(
             "The blocks have other parts now. Only the weights may change.",
@@ -534,7 +697,18 @@ def soft_voices(soften):
         )
     x = _normal(4, 10, 32)
     with torch.no_grad():
-        top = _run(blocks, x)
+        changed = _run(blocks, x)
+        fresh = _post_norm_stack()
+        fresh.load_state_dict(blocks.state_dict())
+        top = _run(fresh, x)
+        blocks = fresh  # nothing but the weights has come along
+    if not torch.allclose(top, changed, atol=1e-4, equal_nan=True):
+        raise Wrong(
+            "New blocks with these weights compute something else than your "
+            "blocks do, so more than the weights has changed.",
+            on=on,
+            hint="Leave the blocks' functions and settings as they are.",
+        )
     if not top.isfinite().all():
         raise Wrong("The output is not finite any more.", on=on)
     kept = F.cosine_similarity(top, x, dim=-1).mean().item()

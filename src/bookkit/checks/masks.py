@@ -8,6 +8,7 @@ from bookkit.check import (
     Wrong,
     exercise,
     expect_close,
+    expect_dtype,
     expect_equal,
     expect_shape,
     without,
@@ -155,11 +156,9 @@ def cached_decoding(decoding_mask):
         )[:, None]
         on = f"padding={padding}, cached={cached}, new={new}"
         got = decoding_mask(torch.tensor(padding), cached, new)
-        if isinstance(got, torch.Tensor) and torch.equal(
-            got.expand_as(expected) if got.ndim == 4 else got,
-            _right_padding(padding, cached, new, expected),
-        ):
-            if not torch.equal(got.expand_as(expected), expected):
+        wrong = _right_padding(padding, cached, new, expected)
+        if isinstance(got, torch.Tensor) and torch.equal(got, wrong):
+            if not torch.equal(wrong, expected):
                 hint = "This hides the last keys: padding on the right."
         expect_equal(got, expected, on=on, hint=hint)
     return "Its rows are the last rows of the whole mask, as they must be."
@@ -205,7 +204,8 @@ def pack_documents(pack):
             tokens,
             torch.cat([*documents, torch.zeros(tail, dtype=torch.long)])[None],
             on=f"{on}; `tokens`",
-            hint="The unused tail holds 0.",
+            hint="The documents stand in the order given; the unused tail "
+            "holds 0.",
         )
         expected = torch.cat([torch.arange(n) for n in sizes])
         expect_equal(
@@ -263,14 +263,20 @@ def interpreter(from_key_padding, from_additive, from_heads):
         on={"ignore": ignore},
         hint="It must become (B, 1, 1, S): the same for all heads and queries.",
     )
-    for low in (-math.inf, torch.finfo(torch.float32).min):
+    for low, dtype in (
+        (-math.inf, torch.float32),
+        (torch.finfo(torch.float32).min, torch.float32),
+        (torch.finfo(torch.float16).min, torch.float16),
+    ):
         allowed = torch.ones(3, 3).tril().bool().expand(2, 1, 3, 3)
-        added = torch.zeros(2, 1, 3, 3).masked_fill(~allowed, low)
+        added = torch.zeros(2, 1, 3, 3, dtype=dtype).masked_fill(~allowed, low)
+        kind = str(dtype).removeprefix("torch.")
         expect_equal(
             from_additive(added),
             allowed,
-            on=f"added: 0 in the lower triangle, {low:.4g} above it",
-            hint="0 may attend. Hidden is the lowest number as well as -inf.",
+            on=f"added, {kind}: 0 in the lower triangle, {low:.4g} above it",
+            hint="0 may attend. Hidden is the lowest number as well as -inf, "
+            "and each number type has a lowest number of its own.",
         )
     allowed = torch.zeros(2, 3, 4, 5, dtype=torch.bool)
     for b in range(2):
@@ -301,8 +307,15 @@ def safe_softmax(safe_softmax):
     scores = torch.randn(2, 4, 5, generator=dice)
     mask = torch.ones(4, 5).tril(1).bool()
     hidden = scores.masked_fill(~mask, -math.inf)
+    got = safe_softmax(scores, mask)
+    expect_dtype(
+        got,
+        scores.dtype,
+        on={"scores": scores[0], "mask": mask},
+        hint="Weights have the type of the scores.",
+    )
     expect_close(
-        safe_softmax(scores, mask),
+        got,
         hidden.softmax(-1),
         on={"scores": scores[0], "mask": mask},
         hint="The weights of each row sum to one over the allowed keys; "
@@ -328,6 +341,12 @@ def safe_softmax(safe_softmax):
         )
     x = scores.clone().requires_grad_()
     v = torch.randn(5, 3, generator=dice)
+    if not safe_softmax(x, mask).requires_grad:
+        raise Wrong(
+            "The weights are right, and no gradient reaches the scores.",
+            on={"mask": mask},
+            hint="Was something detached, or copied into a new tensor?",
+        )
     (safe_softmax(x, mask) @ v)[:, 2:].square().sum().backward()
     if x.grad is None or not x.grad.isfinite().all():
         raise Wrong(
@@ -366,7 +385,8 @@ def safe_softmax(safe_softmax):
         low.masked_fill(~mask, -math.inf).softmax(-1),
         on="scores of about -1e30, all far below zero",
         hint="A fill of -1e9 stands above these allowed scores: it wins the "
-        "softmax.",
+        "softmax, and 0 does too. And exp of such scores is 0, unless the "
+        "largest allowed one is taken off first.",
     )
     return "That is what `litformer.attention` does inside."
 

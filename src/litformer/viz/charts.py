@@ -6,6 +6,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.path import Path
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
@@ -343,7 +344,7 @@ def plane(
         title=title or "",
     )
     ax.grid()
-    _make_room(ax)
+    _make_room(ax, curves)
     return fig
 
 
@@ -356,19 +357,26 @@ def _beside(text: Annotation, right: bool, up: bool) -> None:
     )
 
 
-def _make_room(ax: Axes) -> None:
-    """Names away from the origin and from each other, and all inside."""
+def _make_room(ax: Axes, curves: Sequence[np.ndarray] = ()) -> None:
+    """Names away from the origin, from each other and from the curves."""
     texts = [text for text in ax.texts if text.get_text()]
     for _ in range(5 if texts else 0):  # each round moves the names less
         ax.figure.draw_without_rendering()
         taken: list[Bbox] = []
+        drawn = [Path(ax.transData.transform(curve)) for curve in curves]
         for text in texts:
             right, up = (bool(part >= 0) for part in text.xy)
-            for place in ((right, up), (right, not up), (not right, up)):
+            places = [(right, up), (right, not up), (not right, up)]
+            for place in [*places, (not right, not up)]:
                 _beside(text, *place)
                 box = text.get_window_extent()
-                if not any(box.overlaps(other) for other in taken):
+                if not any(box.overlaps(other) for other in taken) and not any(
+                    path.intersects_bbox(box, filled=False) for path in drawn
+                ):
                     break
+            else:  # no place is free: as far from the origin as can be
+                _beside(text, right, up)
+                box = text.get_window_extent()
             taken.append(box)
         corners = ax.transData.inverted().transform(
             [corner for box in taken for corner in (box.min, box.max)]
