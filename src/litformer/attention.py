@@ -36,12 +36,10 @@ def _check_device(who: str, name: str, x: Tensor, q: Tensor) -> None:
         )
 
 
-def _check_grid(
-    who: str, name: str, grid: Tensor, q: Tensor, k: Tensor
-) -> None:
+def _check_grid(who: str, name: str, grid: Tensor, q: Tensor, s: int) -> None:
     """Refuse a mask or a bias that could mean more than one thing."""
     _check_device(who, name, grid, q)
-    sizes = dict(zip("BHTS", (*q.shape[:3], k.shape[2]), strict=True))
+    sizes = dict(zip("BHTS", (*q.shape[:3], s), strict=True))
     full = ", ".join(f"{axis}={size}" for axis, size in sizes.items())
     shape = tuple(grid.shape)
     if grid.ndim not in (2, 4):
@@ -82,6 +80,16 @@ def _check_tensors(who: str, q: Tensor, k: Tensor, v: Tensor | None) -> None:
         )
 
 
+def _check_mask(who: str, mask: Tensor, q: Tensor, s: int) -> None:
+    """A mask that is a mask, over S keys."""
+    if mask.dtype != torch.bool:
+        raise TypeError(
+            f"{who}: mask must be bool with True = may attend, got "
+            f"{mask.dtype}. For additive terms use bias=."
+        )
+    _check_grid(who, "mask", mask, q, s)
+
+
 def _check_options(
     who: str,
     q: Tensor,
@@ -91,7 +99,7 @@ def _check_options(
     bias: Tensor | None,
     dropout_p: float = 0.0,
 ) -> None:
-    """A mask that is a mask, a bias that is a bias, a causal that can be."""
+    """A mask and a bias that fit, a causal that can be."""
     t, s = q.shape[2], k.shape[2]
     if causal and t > s:
         raise ValueError(
@@ -100,19 +108,14 @@ def _check_options(
             f"{t - s} would see none. Are q and k swapped?"
         )
     if mask is not None:
-        if mask.dtype != torch.bool:
-            raise TypeError(
-                f"{who}: mask must be bool with True = may attend, got "
-                f"{mask.dtype}. For additive terms use bias=."
-            )
-        _check_grid(who, "mask", mask, q, k)
+        _check_mask(who, mask, q, s)
     if bias is not None:
         if not bias.is_floating_point():
             raise TypeError(
                 f"{who}: bias must be floating point (it is added to the "
                 f"scores), got {bias.dtype}. For True and False use mask=."
             )
-        _check_grid(who, "bias", bias, q, k)
+        _check_grid(who, "bias", bias, q, s)
     if not 0 <= dropout_p < 1:
         raise ValueError(
             f"{who}: dropout_p must lie in [0, 1), got {dropout_p}."
@@ -368,6 +371,10 @@ class MultiHeadAttention(nn.Module):
                 positions = torch.arange(start, end, device=x.device)
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         if cache is not None:
+            if mask is not None:  # before the cache has grown
+                _check_mask(
+                    "MultiHeadAttention", mask, q, len(cache) + q.shape[2]
+                )
             k, v = cache.update(k, v)
         if self.n_kv_heads < self.n_heads:  # a key head serves r query heads
             r = self.n_heads // self.n_kv_heads

@@ -511,6 +511,36 @@ class TestErrors:
         with pytest.raises(ValueError, match="nothing to attend to: S=0"):
             make_layer(D, H)(tensor(B, T, D), tensor(B, 0, D))
 
+    @pytest.mark.parametrize(
+        ("error", "mask", "message"),
+        [
+            (
+                ValueError,
+                torch.ones(1, S, dtype=torch.bool),
+                f"MultiHeadAttention: mask must broadcast to (B={B}, H={H}, "
+                f"T=1, S={S + 1}), got (1, {S}). One row a sequence, (B, S), "
+                "becomes mask[:, None, None, :].",
+            ),
+            (
+                TypeError,
+                torch.ones(1, S + 1),
+                "MultiHeadAttention: mask must be bool with True = may "
+                "attend, got torch.float32. For additive terms use bias=.",
+            ),
+        ],
+    )
+    def test_a_refused_mask_leaves_the_cache_alone(self, error, mask, message):
+        layer, cache = make_layer(D, H), KVCache()
+        layer(tensor(B, S, D), causal=True, cache=cache)
+        k, v = cache.k, cache.v
+        x = tensor(B, 1, D)
+        refused(error, message, layer, x, mask=mask, cache=cache)
+        assert len(cache) == S
+        assert cache.k is k
+        assert cache.v is v
+        layer(x, mask=torch.ones(1, S + 1) > 0, cache=cache)
+        assert len(cache) == S + 1
+
     def test_keys_of_another_batch_in_the_cache(self):
         cache = KVCache()
         cache.update(tensor(2, H, S, DH), tensor(2, H, S, DH))
