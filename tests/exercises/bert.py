@@ -91,6 +91,31 @@ MUTANTS = {
         ),
         "two-numbers": (_shares("(rate * 0.8, rate * 0.2)"), r"shape"),
         "one-number": (_shares("rate * 0.8"), r"Three numbers"),
+        "sum-not-rate": (
+            """
+def shares(rate, n_words):
+    return rate * 0.8, rate * 0.1, rate * 0.1 + rate * 0.1 / n_words
+""",
+            r"the second one loses",
+        ),
+        "constant-rate": (
+            """
+def shares(rate, n_words):
+    return (
+        0.15 * 0.8,
+        0.15 * 0.1 * (1 - 1 / n_words),
+        0.15 * (0.1 + 0.1 / n_words),
+    )
+""",
+            r"rate=0\.4",
+        ),
+        "nan": (
+            """
+def shares(rate, n_words):
+    return rate * 0.8, rate * 0.1 * (1 - 1 / n_words), float("nan")
+""",
+            r"holds NaN",
+        ),
     },
     "bert.count": {
         "head-not-tied": (
@@ -120,6 +145,61 @@ MUTANTS = {
         "no-segments": (
             _count("tables - n_segments * d + n_layers * block + head"),
             r"table of segments",
+        ),
+        "float": (
+            """
+def parameters(vocab_size, max_len, d_model, n_layers, d_ff, n_segments):
+    d = d_model
+    return float(
+        (vocab_size + max_len + n_segments) * d
+        + 2 * d
+        + n_layers * (4 * d * d + 4 * d + 2 * d * d_ff + d_ff + d + 4 * d)
+        + d * d
+        + d
+        + 2 * d
+        + vocab_size
+    )
+""",
+            r"its type is not",
+        ),
+        "builds": (
+            """
+from litformer.bert import *
+
+
+def parameters(vocab_size, max_len, d_model, n_layers, d_ff, n_segments):
+    return sum(
+        p.numel()
+        for p in MaskedLM(
+            BertConfig(
+                vocab_size,
+                max_len,
+                d_model,
+                n_layers,
+                1,
+                d_ff=d_ff,
+                n_segments=n_segments,
+            )
+        ).parameters()
+    )
+""",
+            r"use a formula",
+        ),
+        "two-segments": (
+            """
+def parameters(vocab_size, max_len, d_model, n_layers, d_ff, n_segments):
+    d = d_model
+    return (
+        (vocab_size + max_len + 2) * d
+        + 2 * d
+        + n_layers * (4 * d * d + 4 * d + 2 * d * d_ff + d_ff + d + 4 * d)
+        + d * d
+        + d
+        + 2 * d
+        + vocab_size
+    )
+""",
+            r"Expected 951, got 945",
         ),
     },
     "bert.judge": {
@@ -183,6 +263,67 @@ MUTANTS = {
             ),
             r"called \d+ times",
         ),
+        "mask-3": (
+            """
+import torch
+
+
+def judge(predict, tokens, mask_id):
+    rows = torch.arange(len(tokens) - 2)
+    places = rows + 1
+    hidden = tokens.repeat(len(rows), 1)
+    hidden[rows, places] = 3
+    logs = predict(hidden)[rows, places].log_softmax(-1)
+    return logs[rows, tokens[places]].sum()
+""",
+            r"mask_id=0",
+        ),
+        "negative": (
+            """
+import torch
+
+
+def judge(predict, tokens, mask_id):
+    rows = torch.arange(len(tokens) - 2)
+    places = rows + 1
+    hidden = tokens.repeat(len(rows), 1)
+    hidden[rows, places] = mask_id
+    logs = predict(hidden)[rows, places].log_softmax(-1)
+    return -logs[rows, tokens[places]].sum()
+""",
+            r"is what it costs",
+        ),
+        "cumulative-hide": (
+            """
+import torch
+
+
+def judge(predict, tokens, mask_id):
+    t = tokens.clone()
+    rows = []
+    for i in range(1, len(tokens) - 1):
+        t[i] = mask_id
+        rows.append(t.clone())
+    out = predict(torch.stack(rows)).log_softmax(-1)
+    return sum(out[k, k + 1, tokens[k + 1]] for k in range(len(rows)))
+""",
+            r"Begin anew",
+        ),
+        "shifted": (
+            """
+import torch
+
+
+def judge(predict, tokens, mask_id):
+    rows = torch.arange(len(tokens) - 2)
+    places = rows + 1
+    hidden = tokens.repeat(len(rows), 1)
+    hidden[rows, places] = mask_id
+    logs = predict(hidden)[rows, places - 1].log_softmax(-1)
+    return logs[rows, tokens[places]].sum()
+""",
+            r"Expected -",
+        ),
     },
     "bert.whole-words": {
         "any-piece": (
@@ -210,6 +351,46 @@ MUTANTS = {
         "unchanged": (
             _words("    return chosen.clone()\n"),
             r"Nothing has changed",
+        ),
+        "loops": (
+            """
+import torch
+
+
+def whole_words(chosen, continues):
+    out = chosen.clone()
+    for b in range(len(out)):
+        for t in range(1, out.shape[1]):
+            if continues[b, t]:
+                out[b, t] = out[b, t - 1]
+    return out
+""",
+            r"there is a loop in it",
+        ),
+        "int": (
+            """
+import torch
+
+
+def whole_words(chosen, continues):
+    p = torch.arange(chosen.shape[1]).expand_as(chosen)
+    b = p.masked_fill(continues, 0).cummax(1).values
+    return chosen.gather(1, b).int()
+""",
+            r"dtype bool, got int32",
+        ),
+        "last-piece": (
+            """
+import torch
+
+
+def whole_words(chosen, continues):
+    out = chosen.clone()
+    for t in range(out.shape[1] - 2, -1, -1):
+        out[:, t] = torch.where(continues[:, t + 1], out[:, t + 1], out[:, t])
+    return out
+""",
+            r"off|differ",
         ),
     },
     "bert.kill-the-poolings": {
@@ -242,6 +423,38 @@ MUTANTS = {
                 "real[:, None, None, :]", "real"
             ),
             r"shape",
+        ),
+        "nan": (
+            """
+import torch
+
+
+def killer():
+    h = torch.full((2, 3, 2), float("nan"))
+    return h, torch.tensor([[1, 1, 0], [0, 1, 1]]).bool()[:, None, None]
+""",
+            r"between -10 and 10",
+        ),
+        "empty-batch": (
+            """
+import torch
+
+
+def killer():
+    return torch.zeros(0, 5, 3), torch.zeros(0, 1, 1, 5).bool()
+""",
+            r"hidden is empty",
+        ),
+        "one-text": (
+            """
+import torch
+
+
+def killer():
+    h = -1 - torch.rand(1, 5, 3)
+    return h, torch.tensor([[0, 1, 1, 1, 0]]).bool()[:, None, None]
+""",
+            r"3 \(the first text",
         ),
     },
     "bert.contrastive": {
@@ -299,6 +512,72 @@ MUTANTS = {
             ),
             r"gradient got lost",
         ),
+        "detach-b": (
+            """
+import torch, torch.nn.functional as F
+
+
+def contrastive(a, b, temperature):
+    return F.cross_entropy(
+        F.normalize(a, dim=-1)
+        @ F.normalize(b, dim=-1).detach().T
+        / temperature,
+        torch.arange(len(a)),
+    )
+""",
+            r"b with gradients",
+        ),
+        "symmetric": (
+            """
+import torch, torch.nn.functional as F
+
+
+def contrastive(a, b, temperature):
+    c = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
+    t = torch.arange(len(a))
+    return (F.cross_entropy(c, t) + F.cross_entropy(c.T, t)) / 2
+""",
+            r"in both directions",
+        ),
+        "no-partner-in-denominator": (
+            """
+import torch, torch.nn.functional as F
+
+
+def contrastive(a, b, temperature):
+    c = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature
+    e = torch.eye(len(a)).bool()
+    return (c.masked_fill(e, -torch.inf).logsumexp(-1) - c.diagonal()).mean()
+""",
+            r"one of the candidates",
+        ),
+        "per-text": (
+            """
+import torch, torch.nn.functional as F
+
+
+def contrastive(a, b, temperature):
+    return F.cross_entropy(
+        F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature,
+        torch.arange(len(a)),
+        reduction="none",
+    )
+""",
+            r"Expected shape \(\)",
+        ),
+        "float": (
+            """
+import torch, torch.nn.functional as F
+
+
+def contrastive(a, b, temperature):
+    return F.cross_entropy(
+        F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / temperature,
+        torch.arange(len(a)),
+    ).item()
+""",
+            r"gradient got lost",
+        ),
     },
     "bert.long-text": {
         "first-window": (_long(test="b < 0"), r"from its first window"),
@@ -311,6 +590,54 @@ MUTANTS = {
         "cut-at-the-end": (
             _long().replace("if n <= size:", "if False:"),
             r"Windows must have|shape",
+        ),
+        "average": (
+            """
+import torch
+
+
+def read_long(encode, tokens, size, stride):
+    n = len(tokens)
+    if n <= size:
+        return encode(tokens[None])[0]
+    starts = [*range(0, n - size, stride), n - size]
+    read = encode(torch.stack([tokens[s : s + size] for s in starts]))
+    out, k = torch.zeros(n, read.shape[-1]), torch.zeros(n, 1)
+    for s, v in zip(starts, read):
+        out[s : s + size] += v
+        k[s : s + size] += 1
+    return out / k
+""",
+            r"11 tokens, size=5",
+        ),
+        "drops-tail": (
+            """
+import torch
+
+
+def read_long(encode, tokens, size, stride):
+    n = len(tokens)
+    if n <= size:
+        return encode(tokens[None])[0]
+    starts = [*range(0, n - size + 1, stride)]
+    read = encode(torch.stack([tokens[s : s + size] for s in starts]))
+    place = torch.arange(size)
+    edge = torch.minimum(place, size - 1 - place)
+    best, found = torch.full((n,), -1), torch.zeros(n, read.shape[-1])
+    for s, vectors in zip(starts, read, strict=True):
+        better = edge > best[s : s + size]
+        best[s : s + size][better] = edge[better]
+        found[s : s + size][better] = vectors[better]
+    return found
+""",
+            r"expected 108, got 0",
+        ),
+        "long-window": (
+            """
+def read_long(encode, tokens, size, stride):
+    return encode(tokens[None])[0]
+""",
+            r"Windows must have 5 tokens",
         ),
     },
 }

@@ -146,6 +146,131 @@ MUTANTS = {
             r"norms are missing",
         ),
         "one-number": (_count(answer="whole(n_experts)"), r"two numbers"),
+        "floats": (
+            """
+def count(
+    vocab_size, d_model, d_ff, n_layers, n_heads, n_kv_heads, n_experts, top_k
+):
+    kv = d_model // n_heads * n_kv_heads
+
+    def w(n):
+        return (
+            n_layers
+            * (
+                2 * d_model * d_model
+                + 2 * d_model * kv
+                + n_experts * d_model
+                + n * 3 * d_model * d_ff
+                + 2 * d_model
+            )
+            + 2 * vocab_size * d_model
+            + d_model
+        )
+
+    return float(w(n_experts)), float(w(top_k))
+""",
+            r"its type is not",
+        ),
+        "swapped": (
+            """
+def count(
+    vocab_size, d_model, d_ff, n_layers, n_heads, n_kv_heads, n_experts, top_k
+):
+    kv = d_model // n_heads * n_kv_heads
+
+    def w(n):
+        return (
+            n_layers
+            * (
+                2 * d_model * d_model
+                + 2 * d_model * kv
+                + n_experts * d_model
+                + n * 3 * d_model * d_ff
+                + 2 * d_model
+            )
+            + 2 * vocab_size * d_model
+            + d_model
+        )
+
+    return w(top_k), w(n_experts)
+""",
+            r"are exchanged",
+        ),
+        "single-router": (
+            """
+def count(
+    vocab_size, d_model, d_ff, n_layers, n_heads, n_kv_heads, n_experts, top_k
+):
+    kv = d_model // n_heads * n_kv_heads
+
+    def w(n):
+        return (
+            n_layers
+            * (
+                2 * d_model * d_model
+                + 2 * d_model * kv
+                + n * 3 * d_model * d_ff
+                + 2 * d_model
+            )
+            + 2 * vocab_size * d_model
+            + d_model
+            + n_experts * d_model
+        )
+
+    return w(n_experts), w(top_k)
+""",
+            r"router of its own",
+        ),
+        "kv-whole": (
+            """
+def count(
+    vocab_size, d_model, d_ff, n_layers, n_heads, n_kv_heads, n_experts, top_k
+):
+    kv = n_kv_heads
+
+    def w(n):
+        return (
+            n_layers
+            * (
+                2 * d_model * d_model
+                + 2 * d_model * kv
+                + n_experts * d_model
+                + n * 3 * d_model * d_ff
+                + 2 * d_model
+            )
+            + 2 * vocab_size * d_model
+            + d_model
+        )
+
+    return w(n_experts), w(top_k)
+""",
+            r"d_model / n_heads wide",
+        ),
+        "top2": (
+            """
+def count(
+    vocab_size, d_model, d_ff, n_layers, n_heads, n_kv_heads, n_experts, top_k
+):
+    kv = d_model // n_heads * n_kv_heads
+
+    def w(n):
+        return (
+            n_layers
+            * (
+                2 * d_model * d_model
+                + 2 * d_model * kv
+                + n_experts * d_model
+                + n * 3 * d_model * d_ff
+                + 2 * d_model
+            )
+            + 2 * vocab_size * d_model
+            + d_model
+        )
+
+    return w(n_experts), w(2)
+""",
+            r"Expected 3012",
+        ),
     },
     "moe.dispatch": {
         "slots-for-tokens": (_dispatch("order"), r"numbers of slots"),
@@ -165,6 +290,59 @@ MUTANTS = {
         "counts-end-too-soon": (
             _dispatch("order // k", "slots.bincount()"),
             r"still needs its 0",
+        ),
+        "loop": (
+            """
+import torch
+
+
+def dispatch(experts, n_experts):
+    toks, counts = [], []
+    for e in range(n_experts):
+        t = (experts == e).any(1).nonzero().flatten()
+        toks.append(t)
+        counts.append(len(t))
+    return torch.cat(toks), torch.tensor(counts)
+""",
+            r"there is a loop in it",
+        ),
+        "float-div": (
+            """
+def dispatch(experts, n_experts):
+    slots = experts.flatten()
+    order = slots.argsort(stable=True)
+    return order / experts.shape[1], slots.bincount(minlength=n_experts)
+""",
+            r"whole numbers",
+        ),
+        "float-token": (
+            """
+def dispatch(experts, n_experts):
+    slots = experts.flatten()
+    order = slots.argsort(stable=True)
+    return (order // experts.shape[1]).float(), slots.bincount(
+        minlength=n_experts
+    )
+""",
+            r"whole numbers",
+        ),
+        "k2": (
+            """
+def dispatch(experts, n_experts):
+    slots = experts.flatten()
+    order = slots.argsort(stable=True)
+    return order // 2, slots.bincount(minlength=n_experts)
+""",
+            r"tokens|entries differ",
+        ),
+        "counts-none": (
+            """
+def dispatch(experts, n_experts):
+    slots = experts.flatten()
+    order = slots.argsort(stable=True)
+    return order // experts.shape[1], None
+""",
+            r"`counts` should be",
         ),
     },
     "moe.balance": {
@@ -206,6 +384,55 @@ MUTANTS = {
             _balance("    return e * (share * p.mean(0)).sum().detach()"),
             r"has no gradient",
         ),
+        "no-minlength": (
+            """
+def balance(logits, k):
+    n, e = logits.shape
+    s = logits.topk(k).indices.flatten().bincount() / (n * k)
+    return e * (s * logits.softmax(-1).mean(0)).sum()
+""",
+            r"\(11, 6\)|must match",
+        ),
+        "softmax-dim0": (
+            """
+def balance(logits, k):
+    n, e = logits.shape
+    s = logits.topk(k).indices.flatten().bincount(minlength=e) / (n * k)
+    return e * (s * logits.softmax(0).mean(0)).sum()
+""",
+            r"over the tokens",
+        ),
+        "k-for-e": (
+            """
+def balance(logits, k):
+    n, e = logits.shape
+    s = logits.topk(k).indices.flatten().bincount(minlength=e) / (n * k)
+    return k * (s * logits.softmax(-1).mean(0)).sum()
+""",
+            r"not k",
+        ),
+        "soft-share": (
+            """
+def balance(logits, k):
+    n, e = logits.shape
+    p = logits.softmax(-1)
+    s = logits.topk(k).indices.flatten().bincount(minlength=e) / (n * k)
+    s = s + p.mean(0) - p.mean(0).detach()
+    return e * (s * p.mean(0)).sum()
+""",
+            r"through nothing else",
+        ),
+        "detached-mean": (
+            """
+def balance(logits, k):
+    n, e = logits.shape
+    s = logits.topk(k).indices.flatten().bincount(minlength=e) / (n * k)
+    return (
+        e * (s * logits.softmax(-1).mean(0).detach()).sum() + 0 * logits.sum()
+    )
+""",
+            r"the gradient",
+        ),
     },
     "moe.seats": {
         "token-by-token": (_kept(swap=True), r"goes token by token"),
@@ -219,6 +446,57 @@ MUTANTS = {
         "numbers": (
             _kept().replace("return seated", "return seated.long()"),
             r"bool tensor",
+        ),
+        "only-if-seated-first": (
+            """
+import torch
+
+
+def kept(experts, n_experts, capacity):
+    out = torch.zeros(experts.shape, dtype=torch.bool)
+    taken = [0] * n_experts
+    for k in range(experts.shape[1]):
+        for n in range(experts.shape[0]):
+            e = int(experts[n, k])
+            out[n, k] = taken[e] < capacity and (k == 0 or out[n, k - 1])
+            taken[e] += out[n, k].item()
+    return out
+""",
+            r"still tries for the second",
+        ),
+        "second-first": (
+            """
+import torch
+
+
+def kept(experts, n_experts, capacity):
+    out = torch.zeros(experts.shape, dtype=torch.bool)
+    taken = [0] * n_experts
+    for k in reversed(range(experts.shape[1])):
+        for n in range(experts.shape[0]):
+            e = int(experts[n, k])
+            out[n, k] = taken[e] < capacity
+            taken[e] += 1
+    return out
+""",
+            r"entries differ",
+        ),
+        "transposed": (
+            """
+import torch
+
+
+def kept(experts, n_experts, capacity):
+    out = torch.zeros(experts.shape, dtype=torch.bool)
+    taken = [0] * n_experts
+    for k in range(experts.shape[1]):
+        for n in range(experts.shape[0]):
+            e = int(experts[n, k])
+            out[n, k] = taken[e] < capacity
+            taken[e] += 1
+    return out.T
+""",
+            r"another order",
         ),
     },
     "moe.push-out": {
@@ -249,6 +527,44 @@ def push_out():
             _push([[0, 1], [1, 2], [0, 2], [2, 0]], [0, 1]),
             r"still has both",
         ),
+        "expert-3": (
+            """
+import torch
+
+
+def push_out():
+    b = torch.tensor([[0, 1], [1, 2], [0, 3], [2, 0]])
+    a = b.clone()
+    a[3] = torch.tensor([1, 0])
+    return b, a
+""",
+            r"experts are 0, 1 and 2",
+        ),
+        "in-place": (
+            """
+import torch
+
+
+def push_out():
+    b = torch.tensor([[0, 1], [1, 2], [0, 2], [2, 0]])
+    a = b
+    a[3] = torch.tensor([1, 0])
+    return b, a
+""",
+            r"must have both of its seats",
+        ),
+        "three-rows": (
+            """
+import torch
+
+
+def push_out():
+    return torch.tensor([[0, 1], [1, 2], [0, 2]]), torch.tensor(
+        [[0, 1], [1, 2], [1, 0]]
+    )
+""",
+            r"shape",
+        ),
     },
     "moe.loss-free": {
         "wrong-sign": (
@@ -271,6 +587,44 @@ def adjust(bias, counts, rate):
     bias += rate * (counts.mean() - counts).sign()
 """,
             r"Nothing|None|return",
+        ),
+        "no-zero-at-mean": (
+            """
+import torch
+
+
+def adjust(bias, counts, rate):
+    return bias + rate * torch.where(counts < counts.mean(), 1.0, -1.0)
+""",
+            r"keeps its bias",
+        ),
+        "rate-fixed": (
+            """
+def adjust(bias, counts, rate):
+    return bias + 0.1 * (counts.mean() - counts).sign()
+""",
+            r"rate is not used",
+        ),
+        "int-division": (
+            """
+def adjust(bias, counts, rate):
+    return bias + rate * ((counts.sum() // len(counts)) - counts).sign()
+""",
+            r"exact mean",
+        ),
+        "int-counts-fail": (
+            """
+def adjust(bias, counts, rate):
+    return bias + rate * (counts.mean() - counts).sign()
+""",
+            r"mean\(\)",
+        ),
+        "only-up": (
+            """
+def adjust(bias, counts, rate):
+    return bias + rate * (counts < counts.mean())
+""",
+            r"bias \[0\.0, 0\.5, -0\.5",
         ),
     },
     "moe.cheat": {
@@ -309,6 +663,55 @@ def adjust(bias, counts, rate):
                 "    logits[torch.arange(n), own] = 0.01"
             ),
             r"must be finite",
+        ),
+        "nan": (
+            """
+import torch
+
+
+def cheat(n, e):
+    return torch.full((n, e), float("nan"))
+""",
+            r"must be finite",
+        ),
+        "quarter": (
+            """
+import torch
+
+
+def cheat(n, e):
+    busy = e - 20
+    l = torch.full((n, e), -30.0)
+    l[:, busy:] = 0
+    l[torch.arange(n), torch.arange(n) % busy] = 0.01
+    return l
+""",
+            r"Only 20 of 64",
+        ),
+        "tiny-hair": (
+            """
+import torch
+
+
+def cheat(n, e):
+    l = torch.full((n, e), -30.0)
+    l[:, 32:] = 1
+    l[torch.arange(n), torch.arange(n) % 32] = 1 + 1e-9
+    return l
+""",
+            r"two best experts",
+        ),
+        "all-to-one": (
+            """
+import torch
+
+
+def cheat(n, e):
+    l = torch.zeros(n, e)
+    l[:, 0] = 0.01
+    return l
+""",
+            r"same for all experts",
         ),
     },
 }

@@ -116,6 +116,58 @@ MUTANTS = {
             ),
             r"gradient got lost",
         ),
+        "einops": (
+            """
+from einops import rearrange
+
+
+def cut(images, p):
+    return rearrange(images, "b c (h p) (w q) -> b (h w) (c p q)", p=p, q=p)
+""",
+            r"calls `einops`",
+        ),
+        "loop": (
+            """
+import torch
+
+
+def cut(images, p):
+    out = []
+    for r in range(0, images.shape[2], p):
+        for c in range(0, images.shape[3], p):
+            out.append(images[:, :, r : r + p, c : c + p].flatten(1))
+    return torch.stack(out, 1)
+""",
+            r"there is a loop in it",
+        ),
+        "fixed-4": (
+            """
+def cut(images, p):
+    x = images.unflatten(3, (-1, 4)).unflatten(2, (-1, 4))
+    return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+""",
+            r"don't multiply up",
+        ),
+        "three-channels": (
+            """
+def cut(images, p):
+    b, c, h, w = images.shape
+    return (
+        images.view(b, 3, h // p, p, w // p, p)
+        .permute(0, 2, 4, 1, 3, 5)
+        .reshape(b, -1, 3 * p * p)
+    )
+""",
+            r"\(3, 2, 15, 6\)",
+        ),
+        "double": (
+            """
+def cut(images, p):
+    x = images.double().unflatten(3, (-1, p)).unflatten(2, (-1, p))
+    return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+""",
+            r"dtype float32, got float64",
+        ),
     },
     "vit.count": {
         "no-place-for-the-class-token": (
@@ -147,6 +199,100 @@ MUTANTS = {
             r"behind both sublayers",
         ),
         "no-last-norm": (_count(last="0"), r"is the last norm counted"),
+        "float": (
+            """
+def parameters(side, patch, channels, d_model, n_layers, d_ff, layer_scale):
+    d, f = d_model, d_ff
+    P = (side // patch) ** 2
+    b = (
+        4 * d * d
+        + 4 * d
+        + 2 * d * f
+        + f
+        + d
+        + 4 * d
+        + (2 * d if layer_scale else 0)
+    )
+    return float(
+        (channels * patch**2 + 1) * d + d + (1 + P) * d + n_layers * b + 2 * d
+    )
+""",
+            r"its type is not",
+        ),
+        "builds": (
+            """
+from litformer.vit import *
+
+
+def parameters(side, patch, channels, d_model, n_layers, d_ff, layer_scale):
+    return sum(
+        p.numel()
+        for p in ViT(
+            ViTConfig(
+                (side, side),
+                patch,
+                channels,
+                d_model,
+                n_layers,
+                1,
+                d_ff,
+                layer_scale=1.0 if layer_scale else None,
+            )
+        ).parameters()
+    )
+""",
+            r"use a formula|nobody can build",
+        ),
+        "true-div": (
+            """
+def parameters(side, patch, channels, d_model, n_layers, d_ff, layer_scale):
+    d, f = d_model, d_ff
+    P = (side / patch) ** 2
+    b = (
+        4 * d * d
+        + 4 * d
+        + 2 * d * f
+        + f
+        + d
+        + 4 * d
+        + (2 * d if layer_scale else 0)
+    )
+    return (
+        (channels * patch**2 + 1) * d + d + (1 + P) * d + n_layers * b + 2 * d
+    )
+""",
+            r"its type is not",
+        ),
+        "no-proj-bias": (
+            """
+def parameters(side, patch, channels, d_model, n_layers, d_ff, layer_scale):
+    d, f = d_model, d_ff
+    P = (side // patch) ** 2
+    b = (
+        4 * d * d
+        + 4 * d
+        + 2 * d * f
+        + f
+        + d
+        + 4 * d
+        + (2 * d if layer_scale else 0)
+    )
+    return channels * patch**2 * d + d + (1 + P) * d + n_layers * b + 2 * d
+""",
+            r"the projection has a bias",
+        ),
+        "scale-always": (
+            """
+def parameters(side, patch, channels, d_model, n_layers, d_ff, layer_scale):
+    d, f = d_model, d_ff
+    P = (side // patch) ** 2
+    b = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d + 2 * d
+    return (
+        (channels * patch**2 + 1) * d + d + (1 + P) * d + n_layers * b + 2 * d
+    )
+""",
+            r"no LayerScale here",
+        ),
     },
     "vit.varint": {
         "flag-kept": (
@@ -165,6 +311,58 @@ MUTANTS = {
         ),
         "last-byte": (_varint(end="at - 1"), r"That is its last byte"),
         "reads-on": (_varint(until="byte & 128"), r"."),
+        "only-two": (
+            """
+def read_varint(data, at):
+    a = data[at]
+    if a < 128:
+        return a, at + 1
+    return (a & 127) + 128 * data[at + 1], at + 2
+""",
+            r"Expected 100000",
+        ),
+        "float": (
+            """
+def read_varint(data, at):
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value += (byte & 127) * 2.0**shift
+        shift += 7
+        if not byte & 128:
+            return value, at
+""",
+            r"its type is not",
+        ),
+        "int32": (
+            """
+def read_varint(data, at):
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value += (byte & 127) << shift
+        shift += 7
+        if not byte & 128:
+            return (value & 0x7FFFFFFF), at
+""",
+            r"Expected 4294967295",
+        ),
+        "le": (
+            """
+def read_varint(data, at):
+    value = shift = 0
+    while True:
+        byte = data[at]
+        at += 1
+        value += (byte & 127) << shift
+        shift += 7
+        if byte <= 128:
+            return value, at
+""",
+            r"another one follows",
+        ),
     },
     "vit.crop-positions": {
         "class-token-lost": (
@@ -215,6 +413,78 @@ MUTANTS = {
             ),
             r"column by column",
         ),
+        "rows-cols-swapped": (
+            """
+import torch
+
+
+def crop_positions(table, grid, top, left, rows, cols):
+    plane = table[1:].unflatten(0, grid)
+    part = plane[top : top + cols, left : left + rows]
+    return torch.cat([table[:1], part.flatten(0, 1)])
+""",
+            r"rows and cols are exchanged",
+        ),
+        "end-index": (
+            """
+import torch
+
+
+def crop_positions(table, grid, top, left, rows, cols):
+    plane = table[1:].unflatten(0, grid)
+    part = plane[top:rows, left:cols]
+    return torch.cat([table[:1], part.flatten(0, 1)])
+""",
+            r"A slice ends at top",
+        ),
+        "top-left-swapped": (
+            """
+import torch
+
+
+def crop_positions(table, grid, top, left, rows, cols):
+    plane = table[1:].unflatten(0, grid)
+    part = plane[left : left + rows, top : top + cols]
+    return torch.cat([table[:1], part.flatten(0, 1)])
+""",
+            r"top and left are exchanged",
+        ),
+        "class-last": (
+            """
+import torch
+
+
+def crop_positions(table, grid, top, left, rows, cols):
+    plane = table[1:].unflatten(0, grid)
+    part = plane[top : top + rows, left : left + cols]
+    return torch.cat([part.flatten(0, 1), table[:1]])
+""",
+            r"comes first, as in the table",
+        ),
+        "detached": (
+            """
+import torch
+
+
+def crop_positions(table, grid, top, left, rows, cols):
+    plane = table[1:].unflatten(0, grid)
+    part = plane[top : top + rows, left : left + cols]
+    return torch.tensor(torch.cat([table[:1], part.flatten(0, 1)]).tolist())
+""",
+            r"no gradient reaches the table",
+        ),
+        "grid-fixed": (
+            """
+import torch
+
+
+def crop_positions(table, grid, top, left, rows, cols):
+    plane = table[1:].unflatten(0, (5, 7))
+    part = plane[top : top + rows, left : left + cols]
+    return torch.cat([table[:1], part.flatten(0, 1)])
+""",
+            r"6 x 4 grid|unflatten",
+        ),
     },
     "vit.shift": {
         "list-rolled": (
@@ -246,6 +516,49 @@ MUTANTS = {
             r"rolls to the left",
         ),
         "nothing": (_shift("    return tokens\n"), r"Nothing has moved"),
+        "grid-34": (
+            """
+import torch
+
+
+def after_shift(tokens, grid):
+    plane = tokens[:, 1:].unflatten(1, (3, 4))
+    return torch.cat([tokens[:, :1], plane.roll(1, 2).flatten(1, 2)], 1)
+""",
+            r"\(2, 5\)|unflatten",
+        ),
+        "rolls-batch": (
+            """
+import torch
+
+
+def after_shift(tokens, grid):
+    plane = tokens[:, 1:].unflatten(1, grid)
+    return torch.cat([tokens[:, :1], plane.roll(1, 0).flatten(1, 2)], 1)
+""",
+            r"exchanges the images",
+        ),
+        "features": (
+            """
+import torch
+
+
+def after_shift(tokens, grid):
+    p = tokens[:, 1:].unflatten(1, grid).roll(1, -1)
+    return torch.cat([tokens[:, :1], p.flatten(1, 2)], 1)
+""",
+            r"within each token",
+        ),
+        "loses-class": (
+            """
+import torch
+
+
+def after_shift(tokens, grid):
+    return tokens[:, 1:].unflatten(1, grid).roll(1, 2).flatten(1, 2)
+""",
+            r"class token comes first",
+        ),
     },
     "vit.keep-patches": {
         "by-score": (
@@ -272,6 +585,54 @@ MUTANTS = {
         "least": (
             _keep("-weights[:, :, 0, 1:].mean(1)"),
             r"least attention",
+        ),
+        "with-class-in-topk": (
+            """
+def keep_patches(tokens, weights, k):
+    s = weights[:, :, 0].mean(1)
+    best = s.topk(k + 1, dim=1).indices.sort(dim=1).values
+    return tokens.gather(1, best[..., None].expand(-1, -1, tokens.shape[2]))
+""",
+            r"no part in the contest",
+        ),
+        "k4": (
+            """
+import torch
+
+
+def keep_patches(tokens, weights, k):
+    best = weights[:, :, 0, 1:].mean(1).topk(4).indices.sort(1).values + 1
+    rows = torch.cat([torch.zeros_like(best[:, :1]), best], 1)
+    return tokens.gather(1, rows[..., None].expand(-1, -1, tokens.shape[2]))
+""",
+            r"Expected shape",
+        ),
+        "one-column": (
+            """
+import torch
+
+
+def keep_patches(tokens, weights, k):
+    best = weights[:, :, 0, 1:].mean(1).topk(k).indices.sort(1).values + 1
+    rows = torch.cat([torch.zeros_like(best[:, :1]), best], 1)
+    return (
+        tokens[..., :1]
+        .gather(1, rows[..., None])
+        .expand(-1, -1, tokens.shape[2])
+    )
+""",
+            r"off",
+        ),
+        "first-batch": (
+            """
+import torch
+
+
+def keep_patches(tokens, weights, k):
+    best = weights[0, :, 0, 1:].mean(0).topk(k).indices.sort().values + 1
+    return torch.cat([tokens[:, :1], tokens[:, best]], 1)
+""",
+            r"favourites of its own",
         ),
     },
     "vit.kill-the-mutants": {
@@ -303,6 +664,36 @@ MUTANTS = {
             _probe("torch.rand(1, 3, 10, 16, generator=make)", 4),
             r"no multiples of the patch",
         ),
+        "big": (
+            """
+import torch
+
+
+def probe():
+    return torch.rand(1, 3, 128, 128), 16
+""",
+            r"up to 64",
+        ),
+        "nan": (
+            """
+import torch
+
+
+def probe():
+    return torch.full((1, 3, 12, 16), float("nan")), 4
+""",
+            r"survives",
+        ),
+        "tiny": (
+            """
+import torch
+
+
+def probe():
+    return 1e-5 * torch.rand(1, 3, 12, 16), 4
+""",
+            r"survives",
+        ),
     },
     "vit.hundred-digits": {
         "unchanged": (_change("x"), r"Nothing changes"),
@@ -318,5 +709,29 @@ MUTANTS = {
             r"too strong",
         ),
         "wrong-shape": (_change("x[:, :, 1:, 1:]"), r"shape"),
+        "no-generator": (
+            """
+from litformer.augment import random_affine
+
+
+def change(x, generator):
+    return random_affine(x, degrees=12, shift=0.08, zoom=0.15)
+""",
+            r"is drawn elsewhere",
+        ),
+        "double": (
+            """
+def change(x, generator):
+    return x.double()
+""",
+            r"dtype float32, got float64",
+        ),
+        "none": (
+            """
+def change(x, generator):
+    x + 1
+""",
+            r"returned None",
+        ),
     },
 }

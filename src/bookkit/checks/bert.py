@@ -13,7 +13,9 @@ from bookkit.check import (
     Wrong,
     exercise,
     expect_close,
+    expect_dtype,
     expect_equal,
+    expect_no_loop,
     expect_shape,
 )
 from litformer.bert import BertConfig, MaskedLM
@@ -58,6 +60,9 @@ def shares(shares):
             {
                 "A random word is sometimes the old one, once in n_words: it "
                 "looks as before.": torch.tensor([0.8, 0.1, 0.1]).double()
+                * rate,
+                "What the third share gains by chance the second one "
+                "loses.": torch.tensor([0.8, 0.1, 0.1 + 0.1 * same]).double()
                 * rate,
                 "These are shares of the chosen tokens; shares of all are "
                 "asked for.": torch.tensor(right).double(),
@@ -105,6 +110,14 @@ def count(parameters):
             f"d_ff={f}, n_segments={s}",
             hint=hint,
         )
+    v, n, d, layers, f, s = (10**30 + k for k in (57, 3, 9, 1, 21, 7))
+    block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
+    expect_equal(
+        parameters(v, n, d, layers, f, s),
+        (v + n + s) * d + 2 * d + layers * block + d * d + 3 * d + v,
+        on="sizes near 10**30, of which nobody can build a model",
+        hint="Derive the number, with integers only.",
+    )
     return "For BERT-base that makes 109 514 298, a fifth of it in one table."
 
 
@@ -126,8 +139,11 @@ def _scorer(vocab_size, calls):
 @exercise("bert.judge")
 def judge(judge):
     """The score against a loop that hides one token at a time."""
-    mask_id = 3
-    for tokens in ([1, 5, 7, 4, 9, 2], [1, 8, 2], [1, 4, 4, 6, 4, 2]):
+    for tokens, mask_id in (
+        ([1, 5, 7, 4, 9, 2], 3),
+        ([1, 8, 2], 0),
+        ([1, 4, 4, 6, 4, 2], 10),
+    ):
         tokens = torch.tensor(tokens)
         on = f"tokens={tokens.tolist()}, mask_id={mask_id}"
         calls = []
@@ -156,10 +172,20 @@ def judge(judge):
             for i in inner
             for row in [tokens.clone().index_fill(0, torch.tensor(i), mask_id)]
         )
+        more = tokens.expand(len(tokens) - 2, -1).clone()
+        for i in inner:  # what was hidden before stays hidden
+            more[i - 1, 1 : i + 1] = mask_id
+        piling = predict(more).log_softmax(-1)
         _recognise(
             torch.as_tensor(got),
             right,
             {
+                "This is what it costs. Log-probabilities are negative, and so "
+                "is their sum.": -right,
+                "What was hidden before is still hidden. Begin anew from the "
+                "sentence for each token.": sum(
+                    piling[i - 1, i, tokens[i]] for i in inner
+                ),
                 "Nothing was hidden: each token was read off the input.": sum(
                     open_[i, tokens[i]] for i in inner
                 ),
@@ -209,6 +235,7 @@ def whole_words(whole_words):
         )
         got = whole_words(chosen.clone(), continues)
         expect_shape(got, tuple(chosen.shape), on=on)
+        expect_dtype(got, torch.bool, on=on, hint="It is a choice, as before.")
         _recognise(
             got.int(),
             right.int(),
@@ -225,6 +252,8 @@ def whole_words(whole_words):
             },
             on=on,
         )
+    short = chosen[:, :5], continues[:, :5]
+    expect_no_loop(whole_words, short, (chosen, continues), on=on)
     return "A word of five pieces is now hidden as often as one of one."
 
 
@@ -262,6 +291,10 @@ def kill_the_poolings(killer):
         raise Wrong(
             f"hidden must have shape (B, T, D), got {tuple(hidden.shape)}.",
             on=on,
+        )
+    if not hidden.numel():
+        raise Wrong(
+            f"hidden is empty: its shape is {tuple(hidden.shape)}.", on=on
         )
     b, t, _ = hidden.shape
     expect_shape(mask, (b, 1, 1, t), on=on, hint="That of padding_mask.")
@@ -318,6 +351,17 @@ def contrastive(contrastive):
                 "The temperature is missing.": F.cross_entropy(u @ v.T, target),
                 "Each row of b looks for its partner in a; it is the other "
                 "way around.": F.cross_entropy(v @ u.T / temperature, target),
+                "This asks in both directions. Here a looks for b only.": (
+                    right + F.cross_entropy(v @ u.T / temperature, target)
+                )
+                / 2,
+                "The partner itself is one of the candidates: it belongs to "
+                "the sum in the denominator.": (
+                    (u @ v.T / temperature)
+                    .masked_fill(torch.eye(n).bool(), -torch.inf)
+                    .logsumexp(-1)
+                    - (u * v).sum(-1) / temperature
+                ).mean(),
                 "This is the sum; the mean is asked for.": right * n,
                 "Only the partners were compared. Without the others the best "
                 "answer is that all vectors are one.": -(u * v).sum(-1).mean()
@@ -325,10 +369,16 @@ def contrastive(contrastive):
             },
             on=on,
         )
-    a = _normal(4, 5).requires_grad_()
-    loss = contrastive(a, _normal(4, 5, seed=1), 0.1)
-    if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
-        raise Wrong("The gradient got lost on the way.", on="a with gradients")
+    for name, seeds in (("a", (0, 1)), ("b", (1, 0))):
+        a, b = (_normal(4, 5, seed=s) for s in seeds)
+        (a if name == "a" else b).requires_grad_()
+        loss = contrastive(a, b, 0.1)
+        if not (isinstance(loss, torch.Tensor) and loss.requires_grad):
+            raise Wrong(
+                "The gradient got lost on the way.",
+                on=f"{name} with gradients",
+                hint="Both sides learn: a and b come from one encoder.",
+            )
     chance = math.log(4)
     same = contrastive(torch.ones(4, 5), torch.ones(4, 5), 0.1)
     expect_close(

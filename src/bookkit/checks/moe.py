@@ -11,6 +11,7 @@ from bookkit.check import (
     exercise,
     expect_close,
     expect_equal,
+    expect_no_loop,
     expect_shape,
 )
 from litformer.gpt import GPT, GPTConfig
@@ -123,6 +124,10 @@ def count(count):
             gap = {
                 "The routers are missing: a row of d_model weights for each "
                 "expert, in every layer.": p["router"] * layers,
+                "Each layer has a router of its own.": p["router"]
+                * (layers - 1),
+                "Biases are counted, and there are none in such a router.": -e
+                * layers,
                 "A gated expert has three matrices, not two.": p["expert"]
                 // 3
                 * used
@@ -137,11 +142,20 @@ def count(count):
                 * layers,
                 "The experts are missing.": p["expert"] * used * layers,
             }
-            mistakes = {text: right - less for text, less in gap.items()}
+            mistakes = {
+                text: right - less for text, less in gap.items() if less
+            }
+            mistakes["The two numbers are exchanged: first the total."] = (
+                active if name == "total" else total
+            )
+            mistakes["A head is d_model / n_heads wide."] = right - layers * (
+                p["keys"] - 2 * case["d_model"] * case["n_kv_heads"]
+            )
             mistakes["Keys and values have n_kv_heads heads."] = (
                 right + layers * (p["query"] - p["keys"])
             )
             if name == "active":
+                del mistakes["The two numbers are exchanged: first the total."]
                 mistakes |= {
                     "This is the total. A token uses top_k of the experts "
                     "only.": total,
@@ -179,6 +193,16 @@ def dispatch(dispatch):
         if not isinstance(answer, tuple | list) or len(answer) != 2:
             raise Wrong("Return two tensors, (token, counts).", got=answer)
         token, counts = answer
+        for name, got in (("token", token), ("counts", counts)):
+            if not isinstance(got, torch.Tensor) or got.is_floating_point():
+                raise Wrong(
+                    f"`{name}` should be a tensor of whole numbers.",
+                    on=on,
+                    got=got,
+                    hint="Tokens are looked up by it: use // in place of /."
+                    if name == "token"
+                    else "How many slots each expert got.",
+                )
         right = order // k
         by_slot = experts.T.flatten().argsort(stable=True) % n
         expect_equal(
@@ -212,6 +236,8 @@ def dispatch(dispatch):
             if len(counts) < e
             else "How many slots each expert got.",
         )
+    few = torch.tensor([[0, 1]]), 2
+    expect_no_loop(dispatch, few, (experts, e), on=on)
     return "One sort, and every expert's tokens stand together."
 
 
@@ -233,6 +259,10 @@ def _wrong_balances(logits, k) -> dict[str, torch.Tensor]:
         "The mean is over the chosen probabilities. It must be over all "
         "experts: one that nobody chose needs the gradient most.": e
         * (share * only.mean(0)).sum(),
+        "The softmax is over the tokens. It must be over the experts, the "
+        "last axis.": e * (share * logits.softmax(0).mean(0)).sum(),
+        "The factor is the number of experts E, not k.": k
+        * (share * mean).sum(),
         "The mean is over the normalised weights of the chosen experts. Use "
         "the softmax over all of them.": e * (share * normal.mean(0)).sum(),
         "The factor E is missing.": (share * mean).sum(),
@@ -253,9 +283,18 @@ def _wrong_balances(logits, k) -> dict[str, torch.Tensor]:
 @exercise("moe.balance")
 def balance(balance):
     """Value and gradient against the definition."""
-    for n, e, k, seed in ((12, 4, 2, 0), (30, 7, 1, 1), (9, 5, 3, 2)):
-        logits = _normal(n, e, seed=seed).requires_grad_()
+    for n, e, k, seed in (
+        (12, 4, 2, 0),
+        (30, 7, 1, 1),
+        (9, 5, 3, 2),
+        (11, 6, 2, 3),
+    ):
+        logits = _normal(n, e, seed=seed)
         on = f"logits of shape ({n}, {e}), k={k}"
+        if seed == 3:
+            logits[:, -1] -= 9
+            on += ", the last expert is chosen by nobody"
+        logits.requires_grad_()
         got = balance(logits, k)
         right = load_balancing_loss(_routed(logits, k))
         expect_shape(torch.as_tensor(got), (), on=on)
@@ -284,6 +323,12 @@ def balance(balance):
 # ------------------------------------------------------------------ seats
 
 
+def _seats_in_turn(experts, n_experts, capacity):
+    """The wrong rule: who lost a first choice gets no second one."""
+    seated = within_capacity(experts, n_experts, capacity)
+    return seated.cumprod(1).bool()
+
+
 def _seats_by_token(experts, n_experts, capacity):
     """The wrong queue: all choices of a token before the next token."""
     left = [capacity] * n_experts
@@ -302,6 +347,7 @@ def seats(kept):
         ([[0], [1], [0], [0]], 2, 2),
         ([[0, 1], [0, 2], [0, 1], [1, 0]], 3, 2),
         ([[0, 1], [0, 1], [1, 0]], 2, 2),
+        ([[0, 1], [0, 1], [0, 2]], 3, 2),
         (_normal(9, 4, seed=1).topk(3).indices.tolist(), 4, 4),
         (_normal(20, 5, seed=2).topk(2).indices.tolist(), 5, 100),
     ]
@@ -316,6 +362,8 @@ def seats(kept):
         mistakes = {
             "This goes token by token. All first choices are seated before "
             "any second choice.": _seats_by_token(experts, e, capacity),
+            "Who lost the seat of its first choice still tries for the "
+            "second.": _seats_in_turn(experts, e, capacity),
             "One seat too few: place number `capacity` is still a "
             "seat.": within_capacity(experts, e, capacity - 1)
             if capacity > 1
@@ -415,29 +463,39 @@ def _simulate(adjust, steps, rate, seed):
 @exercise("moe.loss-free")
 def loss_free(adjust):
     """One step by hand, then a skewed stream."""
-    bias = torch.tensor([0.0, 0.5, -0.5, 0.0])
-    counts = torch.tensor([10.0, 2.0, 4.0, 4.0])
-    got = adjust(bias.clone(), counts.clone(), 0.1)
-    up = torch.tensor([-0.1, 0.1, 0.1, 0.1])
-    mean = counts.mean()
-    mistakes = {
-        "The sign is wrong: a crowded expert's bias goes down.": bias - up,
-        "Every step has the same size, the rate, in the direction of the "
-        "sign. This one is proportional to the gap.": bias
-        + 0.1 * (mean - counts),
-        "This one is proportional to the relative gap; the rule takes its "
-        "sign.": bias + 0.1 * (mean - counts) / mean,
-        "The rate is missing.": bias + up * 10,
-        "This forgets the old bias: add to it.": up,
-        "Compare with the mean of the counts.": bias
-        + 0.1 * (counts.median() - counts).sign(),
-    }
-    expect_close(
-        got,
-        bias + up,
-        on="bias [0, 0.5, -0.5, 0], counts [10, 2, 4, 4], rate 0.1",
-        hint=_hint(got, mistakes),
-    )
+    for start, slots, rate in (
+        ([0.0, 0.5, -0.5, 0.0], [10.0, 2.0, 4.0, 4.0], 0.1),
+        ([0.0, 0.5, -0.5, 0.0, 0.2], [10.0, 2.0, 4.0, 4.0, 5.0], 0.25),
+        ([0.3, 0.0, 0.0, -0.1], [10, 2, 4, 5], 0.01),
+    ):
+        bias, counts = torch.tensor(start), torch.tensor(slots)
+        got = adjust(bias.clone(), counts.clone(), rate)
+        counts = counts.float()
+        mean = counts.mean()
+        up = rate * (mean - counts).sign()
+        mistakes = {
+            "The sign is wrong: a crowded expert's bias goes down.": bias - up,
+            "Every step has the same size, the rate, in the direction of the "
+            "sign. This one is proportional to the gap.": bias
+            + rate * (mean - counts),
+            "This one is proportional to the relative gap; the rule takes its "
+            "sign.": bias + rate * (mean - counts) / mean,
+            "The rate is missing.": bias + up / rate,
+            "The argument rate is not used.": bias + up / rate * 0.1,
+            "This forgets the old bias: add to it.": up,
+            "An expert that got just the mean keeps its bias.": bias
+            + rate * torch.where(counts < mean, 1.0, -1.0),
+            "Compare with the exact mean, which need not be a whole "
+            "number.": bias + rate * (mean.floor() - counts).sign(),
+            "Compare with the mean of the counts.": bias
+            + rate * (counts.median() - counts).sign(),
+        }
+        expect_close(
+            got,
+            bias + up,
+            on=f"bias {start}, counts {slots}, rate {rate}",
+            hint=_hint(got, mistakes),
+        )
     _, loads = _simulate(adjust, 300, 0.02, 100)
     first = loads[0].max().item()
     last = torch.stack(loads[-50:]).mean(0)

@@ -4,6 +4,9 @@ Each tries the likely mistakes itself, so that a wrong answer is not only
 refused but recognised.
 """
 
+import random
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -12,8 +15,11 @@ from bookkit.check import (
     Wrong,
     exercise,
     expect_close,
+    expect_dtype,
     expect_equal,
+    expect_no_loop,
     expect_shape,
+    without,
 )
 from litformer.images import digits
 from litformer.optim import AdamW, warmup_linear
@@ -40,10 +46,22 @@ def _recognise(got, expected, mistakes, *, on, hint="") -> None:
 @exercise("vit.cut")
 def cut(cut):
     """Against a convolution, at sizes that are all different."""
-    images = _normal(2, 3, 8, 20).requires_grad_()
-    on = "images of shape (2, 3, 8, 20), p=4"
-    got = cut(images, 4)
-    expect_shape(got, (2, 10, 48), on=on)
+    for (b, c, h, w), p in (((2, 3, 8, 20), 4), ((3, 2, 15, 6), 3)):
+        images = _normal(b, c, h, w).requires_grad_()
+        on = f"images of shape {(b, c, h, w)}, p={p}"
+        _check_cut(cut(images, p), images, p, on)
+    without(cut, module="einops")(images, p)
+    small = images[..., :6, :], p
+    expect_no_loop(cut, small, (images, p), on=on)
+    return "Equal to a convolution whose stride is its kernel."
+
+
+def _check_cut(got, images, p, on):
+    """The patches, their gradient, and a convolution made of them."""
+    b, c, h, w = images.shape
+    shape = b, (h // p) * (w // p), c * p * p
+    expect_shape(got, shape, on=on)
+    expect_dtype(got, images.dtype, on=on)
     right = "b c (h p) (w q) -> b (h w) (c p q)"
     mistakes = {
         "The pixels of a patch stand with the channels last. A kernel has "
@@ -57,16 +75,16 @@ def cut(cut):
         "outer.": "b c (p h) (q w) -> b (h w) (c p q)",
     }
     wrong = {
-        text: rearrange(images, pattern, p=4, q=4)
+        text: rearrange(images, pattern, p=p, q=p)
         for text, pattern in mistakes.items()
     }
     wrong[
         "This is one view: it cuts the memory into strips. Split two axes, "
         "order six, then join."
-    ] = images.reshape(2, 10, 48)
-    _recognise(got, rearrange(images, right, p=4, q=4), wrong, on=on)
-    kernel = _normal(7, 3, 4, 4, seed=1)
-    conv = F.conv2d(images, kernel, stride=4).flatten(2).mT
+    ] = images.reshape(shape)
+    _recognise(got, rearrange(images, right, p=p, q=p), wrong, on=on)
+    kernel = _normal(7, c, p, p, seed=1)
+    conv = F.conv2d(images, kernel, stride=p).flatten(2).mT
     expect_close(got @ kernel.flatten(1).T, conv, on=on, atol=1e-4)
     if not got.requires_grad:
         raise Wrong(
@@ -74,7 +92,6 @@ def cut(cut):
             on=on,
             hint="Was something detached, or copied into a new tensor?",
         )
-    return "Equal to a convolution with stride 4."
 
 
 @exercise("vit.count")
@@ -101,7 +118,8 @@ def count(parameters):
         got = parameters(side, patch, channels, d, layers, f, scaled)
         hints = {
             right - d: "One row of d_model is missing: the class token has a "
-            "vector of its own, and a place of its own.",
+            "vector of its own, and a place of its own; the projection has a "
+            "bias.",
             right - 2 * d: "2 * d_model are missing: is the last norm "
             "counted, and does the class token have a vector and a place?",
             right - patches * d: "The positions of the patches are missing.",
@@ -130,6 +148,15 @@ def count(parameters):
             f"layer_scale={scaled}",
             hint=hints.get(got, ""),
         )
+    side, patch, d, f = 10**12 * 17, 10**3, 10**30 + 9, 10**30 + 21
+    block = 4 * d * d + 4 * d + 2 * d * f + f + d + 4 * d
+    places = 1 + (side // patch) ** 2
+    expect_equal(
+        parameters(side, patch, 3, d, 7, f, False),
+        (3 * patch**2 + 1) * d + d + places * d + 7 * block + 2 * d,
+        on="sizes near 10**30, of which nobody can build a model",
+        hint="Derive the number, with integers only.",
+    )
     return "ViT-S/16 has 21,665,664; you need not build it to know."
 
 
@@ -141,6 +168,7 @@ def varint(read_varint):
         127: b"\x7f",
         300: b"\xac\x02",
         128: b"\x80\x01",
+        100_000: b"\xa0\x8d\x06",
         16_384: b"\x80\x80\x01",
         97_447_603: bytes([0xB3, 0xDD, 0xBB, 0x2E]),
         2**32 - 1: b"\xff\xff\xff\xff\x0f",
@@ -158,7 +186,7 @@ def varint(read_varint):
                     hint="A byte below 128 is the last one of its number.",
                 ) from None
             on = f"bytes {data.hex(' ')}, at={at}"
-            if not isinstance(got, tuple) or len(got) != 2:
+            if not isinstance(got, tuple | list) or len(got) != 2:
                 raise Wrong("Two numbers are asked for.", on=on, got=got)
             big = 0
             for byte in code:
@@ -186,65 +214,91 @@ def varint(read_varint):
 
 @exercise("vit.crop-positions")
 def crop_positions(crop_positions):
-    """A table whose rows say where they stand."""
-    grid = (5, 7)
-    rows = torch.arange(35)
-    table = torch.stack([rows // 7, rows % 7], dim=1).float()
-    table = torch.cat([torch.tensor([[-1.0, -1.0]]), table])
-    for top, left, r, c in (
-        (0, 0, 5, 7),
-        (1, 2, 3, 4),
-        (2, 0, 1, 7),
-        (0, 6, 5, 1),
+    """Tables whose rows say where they stand, of two grids."""
+    for grid, crops in (
+        ((5, 7), [(0, 0, 5, 7), (1, 2, 3, 4), (2, 0, 1, 7), (0, 6, 5, 1)]),
+        ((6, 4), [(2, 1, 3, 2), (5, 3, 1, 1)]),
     ):
-        on = (
-            "a table that holds (row, column) of each patch of a 5 x 7 grid, "
-            f"and (-1, -1) for the class token; top={top}, left={left}, "
-            f"rows={r}, cols={c}"
-        )
-        got = crop_positions(table.clone(), grid, top, left, r, c)
-        plane = table[1:].view(5, 7, 2)
-        part = plane[top : top + r, left : left + c].reshape(-1, 2)
-        right = torch.cat([table[:1], part])
-        mistakes = {}
-        if not isinstance(got, torch.Tensor) or got.shape == part.shape:
-            raise Wrong(
-                "The class token's row is missing.",
-                on=on,
-                hint="It comes first, and stands in no place of the image.",
-            )
-        if right.shape == got.shape:
-            shifted = table[:35].view(5, 7, 2)[top : top + r, left : left + c]
-            mistakes[
-                "Off by one: the table's first row is the class token's, the "
-                "grid begins with the second."
-            ] = torch.cat([table[:1], shifted.reshape(-1, 2)])
-            turned = table[1:].view(7, 5, 2)
-            if top + r <= 7 and left + c <= 5:
-                turned = turned[top : top + r, left : left + c]
-                mistakes["grid is (rows, columns), in this order."] = torch.cat(
-                    [table[:1], turned.reshape(-1, 2)]
-                )
-            start = 1 + top * 7 + left
-            run = table[start : start + r * c]
-            if len(run) == r * c:
-                mistakes[
-                    "This is one run of the list. Each row of the crop begins "
-                    "anew at `left`."
-                ] = torch.cat([table[:1], run])
-            mistakes["The crop is read column by column."] = torch.cat(
-                [
-                    table[:1],
-                    part.view(r, c, 2).mT.mT.transpose(0, 1).reshape(-1, 2),
-                ]
-            )
-            corner = plane[:r, :c].reshape(-1, 2)
-            mistakes[
-                "This is the crop at the top left, whatever top and left are."
-            ] = torch.cat([table[:1], corner])
-        expect_shape(got, right.shape, on=on)
-        _recognise(got, right, mistakes, on=on)
+        for crop in crops:
+            _check_crop(crop_positions, grid, *crop)
     return "The part knows where in the whole it stands."
+
+
+def _check_crop(crop_positions, grid, top, left, r, c):
+    """One crop of one grid."""
+    high, wide = grid
+    rows = torch.arange(high * wide)
+    table = torch.stack([rows // wide, rows % wide], dim=1).float()
+    table = torch.cat([torch.tensor([[-1.0, -1.0]]), table])
+    on = (
+        f"a table that holds (row, column) of each patch of a {high} x {wide} "
+        f"grid, and (-1, -1) for the class token; top={top}, left={left}, "
+        f"rows={r}, cols={c}"
+    )
+    plane = table[1:].view(high, wide, 2)
+    part = plane[top : top + r, left : left + c].reshape(-1, 2)
+    right = torch.cat([table[:1], part])
+
+    def whole(patches):
+        return torch.cat([table[:1], patches.reshape(-1, 2)])
+
+    leaf = table.clone().requires_grad_()
+    got = crop_positions(leaf, grid, top, left, r, c)
+    if not isinstance(got, torch.Tensor) or got.shape == part.shape:
+        raise Wrong(
+            "The class token's row is missing.",
+            on=on,
+            hint="It comes first, and stands in no place of the image.",
+        )
+    mistakes = {
+        "rows and cols are exchanged.": whole(
+            plane[top : top + c, left : left + r]
+        ),
+        "top and left are exchanged.": whole(
+            plane[left : left + r, top : top + c]
+        ),
+        "A slice ends at top + rows and left + cols, not at rows and "
+        "cols.": whole(plane[top:r, left:c]),
+    }
+    for text, wrong in mistakes.items():
+        if got.shape == wrong.shape != right.shape and torch.equal(got, wrong):
+            raise Wrong(
+                f"Expected shape {tuple(right.shape)}, got {tuple(got.shape)}.",
+                on=on,
+                hint=text,
+            )
+    expect_shape(got, right.shape, on=on)
+    shifted = table[:-1].view(high, wide, 2)[top : top + r, left : left + c]
+    mistakes[
+        "Off by one: the table's first row is the class token's, the grid "
+        "begins with the second."
+    ] = whole(shifted)
+    turned = table[1:].view(wide, high, 2)
+    mistakes["grid is (rows, columns), in this order."] = whole(
+        turned[top : top + r, left : left + c]
+    )
+    start = 1 + top * wide + left
+    mistakes[
+        "This is one run of the list. Each row of the crop begins anew at "
+        "`left`."
+    ] = whole(table[start : start + r * c])
+    mistakes["The crop is read column by column."] = whole(
+        part.view(r, c, 2).transpose(0, 1)
+    )
+    mistakes["This is the crop at the top left, whatever top and left are."] = (
+        whole(plane[:r, :c])
+    )
+    mistakes["The class token's row comes first, as in the table."] = torch.cat(
+        [part, table[:1]]
+    )
+    _recognise(got, right, mistakes, on=on)
+    if not got.requires_grad:
+        raise Wrong(
+            "The rows are right, and no gradient reaches the table.",
+            on=on,
+            hint="Positions are learned: index the table, do not copy its "
+            "numbers.",
+        )
 
 
 def _without_positions():
@@ -260,73 +314,97 @@ def _without_positions():
 @exercise("vit.shift")
 def shift(after_shift):
     """Against the model itself, on images rolled by one patch."""
-    model, images = _without_positions(), _normal(2, 3, 12, 16)
-    on = "a ViT with patches of 4 on images of 12 x 16, grid (3, 4)"
-    with torch.no_grad():
-        tokens = model(images)
-        right = model(images.roll(4, dims=3))
-    plane = tokens[:, 1:].unflatten(1, (3, 4))
+    model = _without_positions()
+    for grid in ((3, 4), (2, 5)):
+        height, width = (4 * n for n in grid)
+        images = _normal(2, 3, height, width)
+        on = (
+            f"a ViT with patches of 4 on images of {height} x {width}, "
+            f"grid {grid}"
+        )
+        with torch.no_grad():
+            tokens = model(images)
+            right = model(images.roll(4, dims=3))
+        plane = tokens[:, 1:].unflatten(1, grid)
 
-    def whole(patches):
-        return torch.cat([tokens[:, :1], patches.flatten(1, 2)], dim=1)
+        def whole(patches, tokens=tokens):
+            return torch.cat([tokens[:, :1], patches.flatten(1, 2)], dim=1)
 
-    got = after_shift(tokens.clone(), (3, 4))
-    expect_shape(got, right.shape, on=on)
-    mistakes = {
-        "The class token moved too. It belongs to no patch.": tokens.roll(1, 1),
-        "The last patch of each row landed in the row below: this rolls the "
-        "list, not the columns.": whole(
-            tokens[:, 1:].roll(1, 1).unflatten(1, (3, 4))
-        ),
-        "This rolls downwards. Which axis holds the columns?": whole(
-            plane.roll(1, 1)
-        ),
-        "This rolls to the left.": whole(plane.roll(-1, 2)),
-        "grid is (rows, columns), in this order.": whole(
-            tokens[:, 1:].unflatten(1, (4, 3)).roll(1, 2)
-        ),
-        "Nothing has moved. The patch tokens go with their patches.": tokens,
-    }
-    _recognise(got, right, mistakes, on=on)
+        got = after_shift(tokens.clone(), grid)
+        expect_shape(
+            got,
+            right.shape,
+            on=on,
+            hint="The class token comes first, and then all patches.",
+        )
+        mistakes = {
+            "The class token moved too. It belongs to no patch.": tokens.roll(
+                1, 1
+            ),
+            "The last patch of each row landed in the row below: this rolls "
+            "the list, not the columns.": whole(
+                tokens[:, 1:].roll(1, 1).unflatten(1, grid)
+            ),
+            "This rolls downwards. Which axis holds the columns?": whole(
+                plane.roll(1, 1)
+            ),
+            "This exchanges the images of the batch.": whole(plane.roll(1, 0)),
+            "This rolls the numbers within each token.": whole(
+                plane.roll(1, 3)
+            ),
+            "This rolls to the left.": whole(plane.roll(-1, 2)),
+            "grid is (rows, columns), in this order.": whole(
+                tokens[:, 1:].unflatten(1, grid[::-1]).roll(1, 2)
+            ),
+            "Nothing has moved. The patch tokens go with their "
+            "patches.": tokens,
+        }
+        _recognise(got, right, mistakes, on=on)
     return "Equivariant to shifts by whole patches, until positions are added."
 
 
 @exercise("vit.keep-patches")
 def keep_patches(keep_patches):
     """Tokens that carry their own number, and weights with known favourites."""
-    b, h, t, k = 2, 3, 9, 4
-    weights = _normal(b, h, t, t, seed=3).mul(2).softmax(-1)
+    weights = _normal(2, 3, 9, 9, seed=3).mul(2).softmax(-1)
     weights[0, 0, 0] = 0.0  # one head with a single, strong wish
     weights[0, 0, 0, 0], weights[0, 0, 0, 7] = 0.6, 0.4
-    tokens = torch.arange(b * t).view(b, t, 1).float().expand(b, t, 5).clone()
-    on = "tokens (2, 9, 5) that hold their number, weights (2, 3, 9, 9), k=4"
+    _check_kept(keep_patches, weights, 4)
+    weights = _normal(3, 2, 7, 7, seed=4).mul(2)
+    weights[:, :, 0, 0] = -9.0  # a class token that does not look at itself
+    _check_kept(keep_patches, weights.softmax(-1), 2)
+    return "A model that drops half of its patches is nearly twice as fast."
+
+
+def _check_kept(keep_patches, weights, k):
+    """One table of weights, one k."""
+    (b, h, t, _), d = weights.shape, 5
+    tokens = torch.arange(b * t).view(b, t, 1) + 100 * torch.arange(d)
+    tokens = tokens.float()
+    on = (
+        f"tokens ({b}, {t}, {d}) that hold their number, weights ({b}, {h}, "
+        f"{t}, {t}), k={k}"
+    )
     row = weights[:, :, 0].mean(1)
 
-    def chosen(scores, order=True, largest=True, first=True):
+    def picked(places):
+        return tokens.gather(1, places[..., None].expand(-1, -1, d))
+
+    def first_and(places):
+        return picked(torch.cat([torch.zeros_like(places[:, :1]), places], 1))
+
+    def chosen(scores, order=True, largest=True):
         best = scores.topk(k, dim=1, largest=largest).indices
         best = best.sort(dim=1).values if order else best
-        best = best + 1
-        if first:
-            best = torch.cat([torch.zeros_like(best[:, :1]), best], 1)
-        return tokens.gather(1, best[..., None].expand(-1, -1, 5))
+        return first_and(best + 1)
 
     right = chosen(row[:, 1:])
     got = keep_patches(tokens.clone(), weights.clone(), k)
-    if isinstance(got, torch.Tensor) and got.shape == (b, k, 5):
+    if isinstance(got, torch.Tensor) and got.shape == (b, k, d):
         raise Wrong(
             "The class token is missing: 1 + k tokens are asked for.", on=on
         )
-    expect_shape(got, (b, 1 + k, 5), on=on)
-    by_list = tokens.gather(
-        1,
-        torch.cat(
-            [
-                torch.zeros(b, 1, dtype=torch.long),
-                row[:, 1:].topk(k, dim=1).indices.sort(dim=1).values,
-            ],
-            1,
-        )[..., None].expand(-1, -1, 5),
-    )
+    expect_shape(got, (b, 1 + k, d), on=on)
     mistakes = {
         "The patches stand by their scores. Keep the order of the "
         "image.": chosen(row[:, 1:], order=False),
@@ -343,10 +421,13 @@ def keep_patches(keep_patches):
         "This averages over all queries. Only the class token is "
         "asked.": chosen(weights.mean((1, 2))[:, 1:]),
         "Off by one: score i belongs to token i + 1, for the class token comes "
-        "first.": by_list,
+        "first.": first_and(row[:, 1:].topk(k, dim=1).indices.sort(1).values),
+        "The class token stays whatever its weight is. It takes no part in "
+        "the contest.": picked(row.topk(k + 1, dim=1).indices.sort(1).values),
+        "All images get the patches of the first. Each has favourites of its "
+        "own.": chosen(row[:1, 1:].expand(b, -1)),
     }
     _recognise(got, right, mistakes, on=on)
-    return "A model that drops half of its patches is nearly twice as fast."
 
 
 _PATTERNS = {
@@ -374,7 +455,7 @@ _PATTERNS = {
 def kill_the_mutants(probe):
     """An image on which six wrong versions differ from the right one."""
     given = probe()
-    if not (isinstance(given, tuple) and len(given) == 2):
+    if not (isinstance(given, tuple | list) and len(given) == 2):
         raise Wrong("An image and a patch size are asked for.", got=given)
     image, p = given
     if not isinstance(image, torch.Tensor) or image.ndim != 4:
@@ -427,6 +508,7 @@ def hundred_digits(change):
     images, labels = digits()
     order = torch.randperm(1797, generator=torch.Generator().manual_seed(0))
     test = order[1297:]
+    _check_chance(change, images[test[:64]])
     found = []
     for seed in range(3):
         make = torch.Generator().manual_seed(seed)
@@ -443,6 +525,25 @@ def hundred_digits(change):
         on="100 digits, 200 steps, three seeds",
         hint=_what_changed(change, images[test[:64]], mean),
     )
+
+
+def _check_chance(change, x):
+    """The same generator gives the same images, whatever else was drawn."""
+    twice = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
+        twice.append(change(x.clone(), torch.Generator().manual_seed(5)))
+        expect_shape(twice[-1], (64, 1, 8, 8), on="a batch of 64 digits")
+        expect_dtype(twice[-1], x.dtype, on="a batch of 64 digits")
+    if not torch.equal(*twice):
+        raise Wrong(
+            "Two generators in one state gave different images, so something "
+            "is drawn elsewhere.",
+            on="a batch of 64 digits, twice",
+            hint="Hand `generator=generator` to each function that draws.",
+        )
 
 
 def _what_changed(change, x, mean) -> str:
