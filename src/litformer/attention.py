@@ -298,6 +298,16 @@ def _split(x: Float[Tensor, "B T HDh"], n_heads: int) -> Tensor:
     return x.unflatten(-1, (n_heads, -1)).transpose(1, 2)
 
 
+def _extend(
+    cache: KVCache, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """All keys and values so far, if the mask is one for all of them."""
+    if mask is not None:
+        s = len(cache) + k.shape[2]
+        _check_mask("MultiHeadAttention", mask, q, s)
+    return cache.update(k, v)
+
+
 class MultiHeadAttention(nn.Module):
     """Attend in several subspaces at once, then mix what the heads found.
 
@@ -371,11 +381,7 @@ class MultiHeadAttention(nn.Module):
                 positions = torch.arange(start, end, device=x.device)
             q, k = self.rotary(q, positions), self.rotary(k, positions)
         if cache is not None:
-            if mask is not None:  # before the cache has grown
-                _check_mask(
-                    "MultiHeadAttention", mask, q, len(cache) + q.shape[2]
-                )
-            k, v = cache.update(k, v)
+            k, v = _extend(cache, q, k, v, mask)
         if self.n_kv_heads < self.n_heads:  # a key head serves r query heads
             r = self.n_heads // self.n_kv_heads
             k, v = (y.repeat_interleave(r, dim=1) for y in (k, v))
