@@ -1,8 +1,9 @@
 """Run a chapter on the pretended GPU: `python chapter_on_gpu.py vit`.
 
-Every cell that a reader sees runs, exercises aside, in the order of the page.
-Of each training two steps are taken, and their numbers stand for the rest:
-what is proved is that nothing is on the wrong device, not what is learned.
+Every cell runs in the order of the page, exercises aside. Of each training two
+steps are taken, and their numbers stand for the rest: what is proved is that
+nothing is on the wrong device, not what is learned. So what the hidden cells
+assert may fail, but for devices that differ.
 """
 
 import sys
@@ -16,7 +17,7 @@ from bookkit.book import Book
 from pretend_gpu import pretended_gpu
 
 STEPS = 2
-LEFT_OUT = {"test", "starter", "solution", "check", "raises-exception"}
+LEFT_OUT = {"starter", "solution", "check", "raises-exception"}
 _train, trained = litformer.training.train, []
 
 
@@ -46,7 +47,11 @@ def run(name):
     for cell in Book(Path(__file__).parents[1]).chapter(name).cells:
         if cell.is_code and not LEFT_OUT & set(cell.tags):
             code = compile(cell.source, cell.where(), "exec")
-            exec(code, space)
+            try:
+                exec(code, space)
+            except AssertionError as error:
+                if "test" not in cell.tags or "'device'" in str(error):
+                    raise
     return space
 
 

@@ -104,6 +104,8 @@ def _refuse_a_mixture(func, args, kwargs) -> None:
                 "1D cuda:0 Long tensor"
             )
         operands = [x for x in operands if x.dtype != torch.int64]
+        if not all(x.is_contiguous() for x in operands[1:]):
+            raise RuntimeError("rnn: hx is not contiguous")  # says cuDNN
     if len({on_gpu(x) for x in operands}) < 2:
         return
     written = [id(x) for x in _tensors(kwargs.get("out"))]
@@ -193,6 +195,7 @@ def pretended_gpu() -> Iterator[None]:
         is_bf16_supported=lambda: True,
         device_count=lambda: 1,
         current_device=lambda: 0,
+        get_device_capability=lambda device=None: (9, 0),
         synchronize=lambda: None,
         manual_seed_all=lambda seed: None,
         get_rng_state_all=lambda: [torch.get_rng_state()],

@@ -104,6 +104,14 @@ def test_lengths_of_sentences_stay_on_the_cpu():
     assert again.tolist() == [3, 2]
 
 
+def test_a_state_that_is_not_contiguous_is_refused():
+    """The CPU would take it."""
+    gru, state = nn.GRU(5, 7).to("cuda"), there(1, 7, 2).mT
+    with pytest.raises(RuntimeError, match="rnn: hx is not contiguous"):
+        gru(there(3, 2, 5), state)
+    assert gru(there(3, 2, 5), state.contiguous())[0].is_cuda
+
+
 def test_what_is_legal():
     x, index = there(3, 5), torch.tensor([2, 0])
     assert x[index].is_cuda

@@ -222,6 +222,8 @@ def _kernel_fits(rows: Tensor, weights: Tensor) -> bool:
         "cpu": (torch.float32, torch.bfloat16, torch.float16),
         "cuda": (torch.bfloat16,),
     }.get(rows.device.type, ())
+    if rows.is_cuda and torch.cuda.get_device_capability(rows.device) < (8, 0):
+        return False
     whole = 16 // rows.element_size()  # numbers in 16 bytes
     return (
         rows.dtype == weights.dtype

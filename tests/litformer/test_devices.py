@@ -5,6 +5,8 @@ is written once and done twice; the results must be equal to the bit, since
 the pretended GPU has the arithmetic of the CPU.
 """
 
+from unittest import mock
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -370,14 +372,26 @@ class TestGroupedProduct:
         runs = zip(rows.split(self.counts), weights, strict=True)
         return torch.cat([run @ weight.T for run, weight in runs])
 
-    @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-    def test_falls_back_where_there_is_no_kernel(self, dtype, monkeypatch):
+    @pytest.mark.parametrize(
+        ("dtype", "capability"),
+        [
+            (torch.float32, (9, 0)),
+            (torch.float16, (9, 0)),
+            (torch.bfloat16, (7, 5)),
+        ],
+    )
+    def test_falls_back_where_there_is_no_kernel(
+        self, dtype, capability, monkeypatch
+    ):
         def absent(*args, **kwargs):
-            raise AssertionError("the kernel of CUDA takes bfloat16 only")
+            raise AssertionError("CUDA: bfloat16 only, on 8.0 and more")
 
         monkeypatch.setattr(F, "grouped_mm", absent, raising=False)
         expected = self.one_by_one(*self.operands(dtype)[:2])
-        with pretended_gpu():
+        old = mock.patch(
+            "torch.cuda.get_device_capability", return_value=capability
+        )
+        with pretended_gpu(), old:
             found = grouped_linear(*self.operands(dtype, "cuda"))
             assert found.is_cuda
             assert found.cpu().equal(expected)
