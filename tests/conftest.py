@@ -9,3 +9,12 @@ from jaxtyping import config, install_import_hook
 
 install_import_hook("litformer", "beartype.beartype")
 config.update("jaxtyping_disable", True)
+
+
+def pytest_addoption(parser):
+    """What `bookkit test --all` asks for."""
+    parser.addoption(
+        "--whole",
+        action="store_true",
+        help="run learners' notebooks whole, trainings and all",
+    )

@@ -1,6 +1,7 @@
 """A small Sphinx project with the book's directives, for tests of the site."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -146,6 +147,15 @@ class Site:
         self.page("interview", "```{interview-book}\n```\n")
         self.page("errata", "```{errata-book}\n```\n")
 
+    @classmethod
+    def of_the_book(cls, root: Path) -> "Site":
+        """One with the theme, the scripts and the styles of the book."""
+        site = cls(root, "sphinx_book_theme")
+        static = root / "book" / "_static"
+        shutil.rmtree(static)
+        shutil.copytree(ROOT / "book" / "_static", static)
+        return site
+
     def page(self, name: str, text: str) -> None:
         """Write a page; NAME in it becomes the name of its file."""
         short = name.rsplit("/", 1)[-1]
@@ -182,7 +192,10 @@ class Site:
             if line.strip()
         ]
 
+    def path(self, name: str) -> Path:
+        """The file of a page of the built site."""
+        return self.root / "_build" / "html" / f"{name}.html"
+
     def html(self, name: str) -> BeautifulSoup:
         """A page of the built site."""
-        path = self.root / "_build" / "html" / f"{name}.html"
-        return BeautifulSoup(path.read_text(), "html.parser")
+        return BeautifulSoup(self.path(name).read_text(), "html.parser")

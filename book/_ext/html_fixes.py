@@ -10,6 +10,7 @@ import logging
 import re
 from pathlib import Path
 
+from docutils import nodes
 from fontTools import subset
 from fontTools.ttLib import TTFont
 
@@ -41,6 +42,36 @@ MARKUP = [
 MARKUP = [(re.compile(old, re.S), new) for old, new in MARKUP]
 
 
+# the name of an object that a link leads to, in one piece
+NAME = re.compile(
+    r'(<a\b[^>]*><code\b[^>]*>)<span class="pre">([\w.]+(?:\(\))?)</span>'
+)
+# a number and what belongs to it stay on one line: 15 %, 10 000, 8 × 8
+HELD = re.compile(
+    r"(?:\A|(?<=\d)) (?=%)|(?<=\d) (?=×|\d{3}(?!\d))|(?<=×) (?=\d)"
+)
+
+
+def breakable(match: re.Match) -> str:
+    """A name that may be broken after its dots and low lines, on a phone."""
+    name = re.sub(r"(?<=[._])(?=\w)", "<wbr>", match[2])
+    return f'{match[1]}<span class="pre">{name}</span>'
+
+
+def hold_numbers(app, doctree, docname) -> None:
+    """Let no line end between a number and its unit."""
+    if app.builder.format != "html":
+        return
+    apart = (nodes.FixedTextElement, nodes.literal, nodes.raw, nodes.math)
+    for text in list(doctree.findall(nodes.Text)):
+        inside = text.parent
+        while inside is not None and not isinstance(inside, apart):
+            inside = inside.parent
+        held = HELD.sub("\u00a0", text)
+        if inside is None and held != text:
+            text.parent.replace(text, nodes.Text(held))
+
+
 def set_attribute(tag: str, name: str, value: str | None) -> str:
     """An HTML tag with one attribute set, or without it."""
     tag = re.sub(rf'\s{name}="[^"]*"', "", tag)
@@ -68,6 +99,7 @@ def fix(text: str, *, keep_search: bool = False) -> str:
         )
     for pattern, new in MARKUP:
         text = pattern.sub(new or signature_lines, text)
+    text = NAME.sub(breakable, text)
     return text if keep_search else SEARCH.sub("", text)
 
 
@@ -151,5 +183,6 @@ def finish(app, error) -> None:
 
 def setup(app):
     """Run after everything else has written."""
+    app.connect("doctree-resolved", hold_numbers)
     app.connect("build-finished", finish, priority=900)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -46,6 +46,7 @@ def steps(workers: int, everything: bool) -> list[Step]:
     pytest = ("pytest", "-q", "--no-header")
     parallel = ("-n", str(workers)) if workers > 1 else ()
     run_all = ("--all",) if everything else ()
+    whole = ("--whole",) if everything else ()
     # a step of their own, and no test at all
     apart = ("--ignore=tests/exercises", "--ignore=tests/benchmarks")
     return [
@@ -70,7 +71,7 @@ def steps(workers: int, everything: bool) -> list[Step]:
         Step(
             "exercises",
             "checks against starters, solutions and mutants",
-            (*pytest, "tests/exercises", *parallel),
+            (*pytest, "tests/exercises", *parallel, *whole),
         ),
         Step(
             "study",
@@ -113,7 +114,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--all",
         action="store_true",
         default=bool(os.environ.get("CI")),
-        help="run unchanged chapters too (set where CI is set)",
+        help="run unchanged chapters too, and learners' notebooks whole "
+        "(set where CI is set)",
     )
 
 

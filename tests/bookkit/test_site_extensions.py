@@ -54,6 +54,12 @@ import social  # noqa: E402
             '</span>\n<span class="sig-line">k</span>\n</span>',
         ),
         ("<dl><dt>a</dt><dd>b</dd></dl>", "<dl><dt>a</dt><dd>b</dd></dl>"),
+        (
+            '<a href="#x"><code class="py"><span class="pre">a.b_c()</span>',
+            '<a href="#x"><code class="py"><span class="pre">'
+            "a.<wbr>b_<wbr>c()</span>",
+        ),
+        ('<code><span class="pre">a.b</span>',) * 2,
         ('<p>\n<script src="../searchindex.js"></script></p>', "<p></p>"),
     ],
 )
@@ -65,6 +71,25 @@ def test_pages_are_mended_once(before, after):
 def test_the_search_page_keeps_its_index():
     text = '<script src="searchindex.js"></script>'
     assert html_fixes.fix(text, keep_search=True) == text
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("of 15 %, or 100 %.", "of 15~%, or 100~%."),
+        (" % of all", "~% of all"),  # behind a number that the run wrote
+        ("1 114 112 rows, 25 000", "1~114~112 rows, 25~000"),
+        ("8 × 8 pixels", "8~×~8 pixels"),
+        ("in 2017 16 heads and 4 1000s", "in 2017 16 heads and 4 1000s"),
+    ],
+)
+def test_numbers_keep_their_units(before, after):
+    page = new_document("page")
+    page += [nodes.paragraph("", before), nodes.literal_block("", before)]
+    app = SimpleNamespace(builder=SimpleNamespace(format="html"))
+    html_fixes.hold_numbers(app, page, "page")
+    assert page[0].astext() == after.replace("~", "\u00a0")
+    assert page[1].astext() == before
 
 
 # --- pytorch_links ------------------------------------------------------------

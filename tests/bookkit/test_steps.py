@@ -262,3 +262,11 @@ def test_unchanged_chapters_run_again_where_ci_is_set(monkeypatch):
         parser = steps.argparse.ArgumentParser()
         steps.add_arguments(parser)
         assert parser.parse_args([]).all is expected
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_everything_is_whole(everything):
+    """With --all nothing is taken from an earlier run, nothing left out."""
+    found = {s.name: s.command for s in steps.steps(1, everything)}
+    assert ("--all" in found["chapters"]) == everything
+    assert ("--whole" in found["exercises"]) == everything

@@ -1,19 +1,37 @@
 """A learner's notebook of every chapter runs offline from a clean kernel.
 
 Unsolved, every check says so in words; no cell fails that should not.
+
+A notebook holds the cells of its chapter without the solutions, the tests and
+the glue, and the chapter's own run has executed each of them. So what may go
+wrong is that a cell needs a dropped one, or something that a learner's machine
+has not. For every cell it is proved that each name in it comes from a cell of
+the notebook. Then the notebook is executed on such a machine, short of what
+takes long: a cell that took more than `DEAR` seconds in the chapter's run
+(trainings, mostly), and the cells that read what it made. Setup, starters and
+checks are never left out. With `--whole`, or for a chapter that was changed
+since its run, every cell is executed.
+
+What only `--whole` proves: that a cell which is left out fetches nothing,
+imports nothing that a learner has not, and needs no object that a dropped cell
+has *changed*. `bookkit test --all` gives it, which is what CI does.
 """
 
+import ast
 import os
 import re
 import subprocess
+import symtable
 import sys
 from pathlib import Path
 
 import nbclient
 import nbformat
 import pytest
+from IPython.core.inputtransformer2 import TransformerManager
 
 from bookkit.book import Book, find_root
+from bookkit.cache import executed_path, record, why_stale
 from bookkit.exercises import exercises
 from bookkit.plain import Glue, Site
 from bookkit.study import notebook
@@ -44,6 +62,9 @@ socket.socket.connect = connect
 """
 
 
+DEAR = 8  # seconds by the clock of the chapter's own run
+
+
 class AnyGlue(Glue):
     """Stands in for the numbers where the chapters have not been run."""
 
@@ -55,6 +76,62 @@ def study_notebook(chapter) -> nbformat.NotebookNode:
     executed = ROOT / "_build" / "executed" / f"{chapter.name}.ipynb"
     kind = Glue if executed.exists() else AnyGlue
     return notebook(chapter, SITE, kind(executed, chapter.name))
+
+
+def is_code(cell) -> bool:
+    return cell.cell_type == "code"
+
+
+def dear_sources(chapter) -> set[str]:
+    """The cells that took long in the chapter's run; none, if it is stale."""
+    if why_stale(chapter):
+        return set()
+    executed = nbformat.read(executed_path(chapter), as_version=4)
+    seconds = record(chapter)["cell_wall_seconds"]
+    cells = filter(is_code, executed.cells)
+    return {
+        cell.source.strip()
+        for cell, took in zip(cells, seconds, strict=True)
+        if took > DEAR
+    }
+
+
+def python(source: str) -> str:
+    """A cell without magics, as the kernel reads it."""
+    return TransformerManager().transform_cell(source)
+
+
+def names(source: str) -> tuple[set[str], set[str]]:
+    """The names that a cell makes or changes, and all names in it."""
+    table = symtable.symtable(python(source), "cell", "exec")
+    made = {
+        symbol.get_name()
+        for symbol in table.get_symbols()
+        if symbol.is_assigned() or symbol.is_imported()
+    }
+    nodes = list(ast.walk(ast.parse(python(source))))
+    for node in nodes:
+        store = isinstance(getattr(node, "ctx", None), ast.Store)
+        if store and isinstance(node, ast.Attribute | ast.Subscript):
+            made |= {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+    return made, {n.id for n in nodes if isinstance(n, ast.Name)}
+
+
+def shorten(made: nbformat.NotebookNode, dear: set[str]) -> None:
+    """Leave out what is dear, and what reads a name from there."""
+    lost: set[str] = set()
+    cells = []
+    for cell in made.cells:
+        if is_code(cell):
+            makes, reads = names(cell.source)
+            tags = set(cell.metadata.get("tags", []))
+            needed = tags & {"setup", "starter", "check"}
+            if (cell.source.strip() in dear and not needed) or reads & lost:
+                lost |= makes
+                continue
+            lost -= makes
+        cells.append(cell)
+    made.cells = cells
 
 
 @pytest.fixture
@@ -117,8 +194,31 @@ def test_starters_and_checks_need_only_the_setup_cell(chapter, learner):
 
 
 @pytest.mark.parametrize("chapter", BOOK.chapters, ids=lambda c: c.name)
-def test_notebook_runs_from_a_clean_kernel(chapter, learner):
+def test_no_name_comes_from_a_dropped_cell(chapter):
+    """In the order of the cells: what is used was made before."""
+    cells = filter(is_code, study_notebook(chapter).cells)
+    code = "\n\n".join(python(cell.source) for cell in cells)
+    # a shape of one axis, such as "B", would be read as a name
+    code = re.sub(r'"[A-Z][A-Za-z0-9]?"', '"..."', code)
+    rules = "F821,F822,F823"  # undefined names
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "ruff", "check", "--isolated", "--quiet"),
+            *("--ignore-noqa", "--select", rules),
+            *("--stdin-filename", f"{chapter.name}.py", "-"),
+        ],
+        input=code.replace("get_ipython()", "str"),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("chapter", BOOK.chapters, ids=lambda c: c.name)
+def test_notebook_runs_from_a_clean_kernel(chapter, learner, pytestconfig):
     made = study_notebook(chapter)
+    if not pytestconfig.getoption("whole"):
+        shorten(made, dear_sources(chapter))
     client = nbclient.NotebookClient(
         made,
         timeout=600,

@@ -1,10 +1,12 @@
 """Pictures: words for each, one ink, and numbers that are drawn as given."""
 
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 import torch
 from matplotlib.path import Path
@@ -183,6 +185,62 @@ def test_names_in_the_plane_stay_inside():
             box = text.get_window_extent()
             assert ax.bbox.x0 - 5 <= box.x0
             assert box.x1 <= ax.bbox.x1 + 5
+
+
+def test_names_in_the_plane_keep_off_lines():
+    """Where both diagonals of a square pass, and where two arrows end."""
+    square = np.array([(0, 1), (1, 1), (1, 0), (0, 0.0)])
+    points = dict(zip("abcd", square.tolist(), strict=True), middle=(0.5, 0.5))
+    paths = [square[[0, 1, 2, 3, 0]], square[[0, 2]], square[[1, 3]]]
+    fig = viz.plane({}, points=points, paths=paths)
+    clear(fig, [np.linspace(p, q, 200) for p, q in itertools.pairwise(square)])
+    clear(fig, [np.linspace(square[i], square[i + 2], 200) for i in (0, 1)])
+    arrows = {"one arrow": (-1.9, -0.9), "another": (-2.2, -1.3)}
+    fig = viz.plane(arrows)
+    clear(fig, [np.linspace((0, 0), end, 200) for end in arrows.values()])
+
+
+def clear(fig, strokes):
+    """No name lies on a stroke."""
+    fig.draw_without_rendering()
+    (ax,) = fig.axes
+    for text in ax.texts:
+        if text.get_text():
+            box = text.get_window_extent()
+            drawn = ax.transData.transform(np.concatenate(strokes))
+            assert not box.count_contains(drawn), text.get_text()
+
+
+def test_numbers_fit_their_cells():
+    """Long labels make the cells narrow, and the numbers smaller."""
+    rows = ["a sentence of some length"] * 8
+    fig = viz.heatmap(torch.full((8, 8), -0.25), rows)
+    fig.draw_without_rendering()
+    (ax,) = fig.axes
+    boxes = [text.get_window_extent() for text in ax.texts]
+    for left, right in itertools.pairwise(boxes[:8]):
+        assert left.x1 < right.x0
+
+
+def test_labels_of_thin_rows_do_not_touch():
+    fig = viz.heatmap(torch.rand(8, 56), annotate=False)
+    fig.draw_without_rendering()
+    shown = [t for t in fig.axes[0].get_yticklabels() if t.get_text()]
+    assert shown[0].get_text() == "0"
+    boxes = [t.get_window_extent() for t in shown]
+    for upper, lower in itertools.pairwise(boxes):
+        assert lower.y1 < upper.y0
+
+
+def test_long_labels_of_bars_are_broken():
+    names = ["words in common", "the mean of all", "the first of all", "short"]
+    fig = viz.bars(names, [1, 2, 3, 4], ylabel="found")
+    fig.draw_without_rendering()
+    labels = fig.axes[0].get_xticklabels()
+    assert [t.get_text().replace("\n", " ") for t in labels] == names
+    assert "\n" in labels[0].get_text()
+    for left, right in itertools.pairwise(labels):
+        assert left.get_window_extent().x1 < right.get_window_extent().x0
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,60 @@ def base(request, site) -> str:
     return request.getfixturevalue("server")
 
 
+def watch(page, base: str = "") -> list[str]:
+    """What goes wrong on a page from now on, a line each.
+
+    Errors of scripts, in the console, of requests; and with `base`, which
+    is the address of a site, each request that leaves it.
+    """
+    trouble: list[str] = []
+    say = trouble.append
+    inside = (base, "data:", "blob:", "about:")
+    page.on(
+        "request", lambda r: r.url.startswith(inside) or say(f"leaves: {r.url}")
+    )
+    page.on(
+        "requestfailed",
+        # "csp" is a script where scripts are off; else the console says it too
+        lambda r: r.failure == "csp" or say(f"failed: {r.url}"),
+    )
+    page.on(
+        "response", lambda r: r.status >= 400 and say(f"{r.status}: {r.url}")
+    )
+    page.on("pageerror", lambda e: say(f"script: {e}"))
+    page.on(
+        "console", lambda m: m.type == "error" and say(f"console: {m.text}")
+    )
+    return trouble
+
+
+@pytest.fixture
+def open_page(request, browser):
+    """Open a page as a new reader; when the test ends, nothing went wrong.
+
+    `open_page("#id", init="a script", color_scheme="dark")` opens the
+    `page_file` of the test's module in a context of its own, made with these
+    options. The script runs before those of the page. Another page has an
+    address: `open_page(url=...)`.
+    """
+    opened = []
+
+    def open_it(fragment="", *, url=None, init="", **options):
+        if url is None:
+            url = request.getfixturevalue("page_file").as_uri()
+        page = browser.new_context(**options).new_page()
+        opened.append((page, watch(page)))
+        if init:
+            page.add_init_script(init)
+        page.goto(url + fragment)
+        return page
+
+    yield open_it
+    for page, _ in opened:
+        page.context.close()
+    assert [line for _, trouble in opened for line in trouble] == []
+
+
 @pytest.fixture(scope="session")
 def contexts(browser):
     """One browser context per colour scheme, shared by all tests."""
@@ -113,35 +167,20 @@ def contexts(browser):
 
 @pytest.fixture
 def tab(contexts):
-    """Open a page and watch it; closed afterwards.
+    """Open a page of the site; when the test ends, nothing went wrong.
 
-    `tab(url, scheme, base)` gives the page, whose `trouble` lists each
-    request that leaves `base`, each that fails, and each error of a script.
+    `tab(url, scheme, base)` gives the page. Its context is shared, which
+    saves most of the time; no request may leave `base`.
     """
     opened = []
 
     def open_tab(url, scheme="light", base=None):
         page = contexts[scheme].new_page()
-        opened.append(page)
-        page.trouble = []
-        say = page.trouble.append
-        inside = (base or url, "data:", "blob:", "about:")
-        page.on(
-            "request",
-            lambda r: r.url.startswith(inside) or say(f"leaves: {r.url}"),
-        )
-        page.on("requestfailed", lambda r: say(f"failed: {r.url}"))
-        page.on(
-            "response",
-            lambda r: r.status >= 400 and say(f"{r.status}: {r.url}"),
-        )
-        page.on("pageerror", lambda e: say(f"script: {e}"))
-        page.on(
-            "console", lambda m: m.type == "error" and say(f"console: {m.text}")
-        )
+        opened.append((page, watch(page, base or url)))
         page.goto(url, wait_until="load")
         return page
 
     yield open_tab
-    for page in opened:
+    for page, _ in opened:
         page.close()
+    assert [line for _, trouble in opened for line in trouble] == []

@@ -5,7 +5,6 @@ page computes is compared with PyTorch's own.
 """
 
 import re
-import shutil
 
 import pytest
 import torch
@@ -20,7 +19,7 @@ from litformer.data import (
 )
 from litformer.generation import greedy_decode
 from litformer.seq2seq import Seq2Seq, Seq2SeqConfig
-from tiny_site import ROOT, Site
+from tiny_site import Site
 
 pytestmark = pytest.mark.browser
 NUMBERS = [
@@ -102,39 +101,13 @@ def payload(half):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory):
+def page_file(tmp_path_factory):
     """A page with the translator alone."""
-    site = Site(tmp_path_factory.mktemp("translator"), "sphinx_book_theme")
-    static = site.root / "book" / "_static"
-    shutil.rmtree(static)
-    shutil.copytree(ROOT / "book" / "_static", static)
+    site = Site.of_the_book(tmp_path_factory.mktemp("translator"))
     site.page("chapters/alpha", "## T\n\n```{widget} translator\nType.\n```\n")
     site.executed("alpha", payload(half=True))
     assert site.build() == []
-    return site
-
-
-@pytest.fixture
-def open_page(small, browser):
-    contexts, errors = [], []
-
-    def open_it(**options):
-        context = browser.new_context(**options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on(
-            "console",
-            lambda m: errors.append(m.text) if m.type == "error" else None,
-        )
-        path = small.root / "_build" / "html" / "chapters" / "alpha.html"
-        page.goto(path.as_uri())
-        return page
-
-    yield open_it
-    for context in contexts:
-        context.close()
-    assert errors == []
+    return site.path("chapters/alpha")
 
 
 def box_of(page):

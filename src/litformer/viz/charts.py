@@ -1,12 +1,12 @@
 """Curves, bars, and vectors in the plane."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.path import Path
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
@@ -68,7 +68,7 @@ def bars(
         if fmt:
             texts = [number_text(float(v), fmt) for v in values]
             ax.bar_label(drawn, texts, padding=2, fontsize=9)
-    ax.set_xticks(range(len(labels)), labels)
+    ax.set_xticks(range(len(labels)), _in_slots(labels, fig.get_figwidth()))
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.margins(y=0.12)
     ax.grid(axis="y")
@@ -79,6 +79,17 @@ def bars(
         fig.legend(loc="outside upper center", ncols=min(3, len(groups)))
     ax.set_title(title or "")
     return fig
+
+
+def _in_slots(labels: Sequence, width: float) -> list[str]:
+    """Labels on several lines where one line would run into the next label."""
+    slot = 0.8 * width * 72 / max(len(labels), 1)  # points; 0.8 is the axes
+    letters = max(int(slot / 5.6), 1)
+    names = [str(label) for label in labels]
+    return [
+        n if "\n" in n else textwrap.fill(n, letters, break_long_words=False)
+        for n in names
+    ]
 
 
 @mpl.rc_context(STYLE)
@@ -344,40 +355,52 @@ def plane(
         title=title or "",
     )
     ax.grid()
-    _make_room(ax, curves)
+    tails = [np.stack([0 * places[n], places[n]]) for n in arrows]
+    strokes = [_dense(stroke) for stroke in [*curves, *tails]]
+    _make_room(ax, [*strokes, np.array([*places.values()]).reshape(-1, 2)])
     return fig
 
 
-def _beside(text: Annotation, right: bool, up: bool) -> None:
-    """Put a name at one of the four corners of its point."""
+def _dense(stroke: np.ndarray, n: int = 400) -> np.ndarray:
+    """Points close together along a curve."""
+    at = np.linspace(0, len(stroke) - 1, n)
+    whole = np.arange(len(stroke))
+    return np.stack([np.interp(at, whole, part) for part in stroke.T], 1)
+
+
+def _beside(text: Annotation, x: int, y: int) -> None:
+    """Put a name to the left (x = -1) or right of its point, below or above."""
+    gap = 5 if x and y else 8  # the mark reaches further straight ahead
     text.set(
-        position=(5 if right else -5, 5 if up else -5),
-        ha="left" if right else "right",
-        va="bottom" if up else "top",
+        position=(gap * x, gap * y),
+        ha=("right", "center", "left")[x + 1],
+        va=("top", "center", "bottom")[y + 1],
     )
 
 
-def _make_room(ax: Axes, curves: Sequence[np.ndarray] = ()) -> None:
-    """Names away from the origin, from each other and from the curves."""
+def _make_room(ax: Axes, strokes: Sequence[np.ndarray]) -> None:
+    """Names away from the origin, from strokes and each other; all inside.
+
+    A stroke is a curve or an arrow, as points (n, 2) in data coordinates.
+    """
     texts = [text for text in ax.texts if text.get_text()]
     for _ in range(5 if texts else 0):  # each round moves the names less
         ax.figure.draw_without_rendering()
+        drawn = ax.transData.transform(np.concatenate(strokes))
         taken: list[Bbox] = []
-        drawn = [Path(ax.transData.transform(curve)) for curve in curves]
         for text in texts:
-            right, up = (bool(part >= 0) for part in text.xy)
-            places = [(right, up), (right, not up), (not right, up)]
-            for place in [*places, (not right, not up)]:
+            x, y = (1 if part >= 0 else -1 for part in text.xy)
+            places = [(x, y), (x, -y), (-x, y), (-x, -y)]
+            places += [(x, 0), (0, y), (-x, 0), (0, -y)]
+            crowd = []
+            for place in places:
                 _beside(text, *place)
                 box = text.get_window_extent()
-                if not any(box.overlaps(other) for other in taken) and not any(
-                    path.intersects_bbox(box, filled=False) for path in drawn
-                ):
-                    break
-            else:  # no place is free: as far from the origin as can be
-                _beside(text, right, up)
-                box = text.get_window_extent()
-            taken.append(box)
+                hit = int(box.count_contains(drawn))
+                over = sum(box.overlaps(other) for other in taken)
+                crowd.append(hit + len(drawn) * over)
+            _beside(text, *places[int(np.argmin(crowd))])
+            taken.append(text.get_window_extent())
         corners = ax.transData.inverted().transform(
             [corner for box in taken for corner in (box.min, box.max)]
         )

@@ -50,6 +50,7 @@ def _panels(shape, n: int, cell: float, across: int | None, margin: float):
     """A row or grid of square-celled axes, no wider than a page.
 
     Cells shrink to make room, not letters: a phone scales the picture down.
+    The side of a cell, in inches, comes with the figure and the axes.
     """
     height, width = shape
     gap = 0.2  # inches between panels; only the first has labels on its left
@@ -67,11 +68,20 @@ def _panels(shape, n: int, cell: float, across: int | None, margin: float):
     axes = fig.subplots(down, across, squeeze=False).ravel()
     for extra in axes[n:]:
         extra.remove()
-    return fig, axes[:n]
+    return fig, axes[:n], cell
 
 
 def _label_cells(
-    ax: Axes, shape, rows, cols, xlabel, ylabel, outer: bool, *, room: int = 4
+    ax: Axes,
+    shape,
+    rows,
+    cols,
+    xlabel,
+    ylabel,
+    outer: bool,
+    *,
+    cell: float,
+    room: int = 4,
 ):
     """Tokens along the top and the left, like the headings of a table."""
     height, width = shape
@@ -82,6 +92,7 @@ def _label_cells(
     rows = range(height) if rows is None else rows
     tilt = 90 if max(len(str(c)) for c in cols) > room else 0
     step_x, step_y = (1 + (size - 1) // 16 for size in (width, height))
+    step_y = max(step_y, math.ceil(0.17 / cell))  # a line of text needs that
     ax.set_xticks(range(0, width, step_x), cols[::step_x], rotation=tilt)
     ax.set_yticks(range(0, height, step_y), rows[::step_y] if outer else [])
     ax.tick_params(length=0)
@@ -146,15 +157,18 @@ def heatmap(
     cmap = _SIGNED if signed else _MORE
     shape = next(iter(panels.values())).shape
     annotate = annotate and shape[1] <= 12
-    fig, axes = _panels(
+    fig, axes, cell = _panels(
         shape, len(panels), 0.52 if annotate else 0.3, across, _margin(rows)
     )
+    longest = max(len(number_text(float(v), fmt)) for v in finite)
+    size = min(9.0, 72 * 0.95 * cell / (0.58 * longest))  # a digit is 0.58 wide
     for i, (ax, (name, m)) in enumerate(zip(axes, panels.items(), strict=True)):
         per_row = len(axes) if across is None else across
         first = i % per_row == 0 or ax.get_subplotspec().is_first_col()
-        _label_cells(ax, m.shape, rows, cols, xlabel, ylabel, first)
+        labels = (rows, cols, xlabel, ylabel, first)
+        _label_cells(ax, m.shape, *labels, cell=cell)
         ax.set_title(name or title or "")
-        _cells(ax, m, norm, cmap, fmt if annotate else None)
+        _cells(ax, m, norm, cmap, fmt if annotate else None, size)
     if not annotate:
         scale = mpl.cm.ScalarMappable(norm, cmap)
         bar = fig.colorbar(scale, ax=list(axes), shrink=0.8, pad=0.03)
@@ -162,7 +176,9 @@ def heatmap(
     return fig
 
 
-def _cells(ax: Axes, m: np.ndarray, norm, cmap: Colormap, fmt: str | None):
+def _cells(
+    ax: Axes, m: np.ndarray, norm, cmap: Colormap, fmt: str | None, size: float
+):
     """Draw the cells; beyond 32 in a row as an image, to keep pages small."""
     if max(m.shape) > 32:
         shown = np.ma.masked_invalid(m)
@@ -190,7 +206,7 @@ def _cells(ax: Axes, m: np.ndarray, norm, cmap: Colormap, fmt: str | None):
                 number_text(value, fmt),
                 ha="center",
                 va="center",
-                fontsize=9,
+                fontsize=size,
                 fontweight="normal" if known else "bold",
                 color=_ink_on(color) if known else INK,
             )
@@ -247,11 +263,12 @@ def mask_grid(
                 f"{m.dtype}. Draw numbers with heatmap."
             )
     shape = next(iter(panels.values())).shape
-    fig, axes = _panels(shape, len(panels), 0.3, across, _margin(rows))
+    fig, axes, cell = _panels(shape, len(panels), 0.3, across, _margin(rows))
     for ax, (name, m) in zip(axes, panels.items(), strict=True):
         first = ax.get_subplotspec().is_first_col()
         labels = (rows, cols, xlabel, ylabel, first)
-        _label_cells(ax, m.shape, *labels, room=3)  # the cells are small
+        # the cells are small
+        _label_cells(ax, m.shape, *labels, cell=cell, room=3)
         ax.set_title(name or title or "")
         for value, size, face in ((False, 0.88, "none"), (True, 0.88, None)):
             squares = [
