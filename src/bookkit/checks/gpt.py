@@ -6,6 +6,7 @@ refused but recognised.
 
 import math
 import random
+from unittest import mock
 
 import torch
 from torch import nn
@@ -59,6 +60,8 @@ def one_text(best):
                 got=answer,
             )
         name, value = answer
+        if not isinstance(name, str):
+            raise Wrong("The name comes first, then its bits.", on=on, got=name)
         if name != right:
             hint = "Multiply each mean by its number of tokens first."
             if name == min(reports, key=lambda n: reports[n][0]):
@@ -82,6 +85,9 @@ def one_text(best):
             "its characters.",
             mean * tokens * math.log(2) / characters: "Nats become bits by a "
             "division by ln 2.",
+            math.exp(mean): "This is the perplexity of a token.",
+            mean * tokens / math.log(10) / characters: "A bit is ln 2 nats; "
+            "ln 10 belongs to decimal digits.",
         }
         near = next((h for v, h in hint.items() if math.isclose(v, value)), "")
         expect_close(
@@ -104,6 +110,13 @@ def cut_into_rows(rows):
         if not (isinstance(answer, tuple | list) and len(answer) == 2):
             raise Wrong("Return two tensors: inputs, targets.", on=on)
         inputs, targets = answer
+        for name, got in (("inputs", inputs), ("targets", targets)):
+            if not isinstance(got, torch.Tensor) or got.dtype != ids.dtype:
+                raise Wrong(
+                    f"The {name} must be a tensor of ids, {ids.dtype}.",
+                    on=on,
+                    got=got,
+                )
         hint = f"{n} tokens are {n - 1} questions: {whole} rows of {length}."
         expect_shape(inputs, (whole, length), on=on, hint=hint)
         expect_shape(targets, (whole, length), on=on, hint=hint)
@@ -179,6 +192,15 @@ def count(parameters):
             "A head that is not tied has weights of its own.": right
             - (not tied) * v * d,
             "There are no biases here.": right + n * (2 * d + 2 * d_kv),
+            "RMSNorm has a gain for each channel, and no bias.": right
+            + (2 * n + 1) * d,
+            "A block has two norms.": right - n * d,
+            "Rotation has no parameters.": right + d // 2,
+            "The output projection is as wide as that of the queries.": right
+            - n * (d * d - d * d_kv),
+            "Keys and values have a projection each.": right - n * d * d_kv,
+            "A tied model has one table, one that is not has two.": right
+            + (1 if tied else -1) * v * d,
         }
         hint = next((t for t, w in mistakes.items() if got == w != right), "")
         on = ", ".join(f"{k}={x}" for k, x in zip(names, sizes, strict=True))
@@ -189,30 +211,63 @@ def count(parameters):
 @exercise("gpt.min-p")
 def min_p(keep_min_p):
     """Rows with best tokens of different sizes."""
-    rows = torch.cat([_logits(4, 9), _logits(1, 9, seed=1) * 4 + 7])
-    probs = rows.softmax(-1)
-    for p in (0.05, 0.3, 1.0):
-        on = f"five rows of nine logits, p={p}"
+    five = torch.cat([_logits(4, 9), _logits(1, 9, seed=1) * 4 + 7])
+    cases = [("five rows of nine logits", five, p) for p in (0.05, 0.3, 1.0)]
+    cases += [
+        ("one row, shape (9,)", five[0], 0.3),
+        ("a stack, shape (2, 3, 7)", _logits(2, 3, 7, seed=2), 0.2),
+        ("large logits, near 200", five + 200, 0.3),
+    ]
+    for what, rows, p in cases:
+        probs = rows.softmax(-1)
+        on = f"{what}, p={p}"
         keep = probs >= p * probs.amax(-1, keepdim=True) * (1 - 1e-6)
         right = rows.masked_fill(~keep, -math.inf)
         got = keep_min_p(rows.clone(), p)
-        expect_shape(got, (5, 9), on=on)
+        expect_shape(got, tuple(rows.shape), on=on)
         mistakes = {
             "Probabilities below p itself were cut. Compare with p times the "
-            "best one.": rows.masked_fill(probs < p, -math.inf),
+            "best one."
+            if p < 1
+            else "With p = 1 the best one is left: *at least* p times as "
+            "probable includes equality.": rows.masked_fill(
+                probs < p, -math.inf
+            ),
             "Compare probabilities, or differences of logits: logits "
             "themselves have no ratio.": rows.masked_fill(
                 rows < p * rows.amax(-1, keepdim=True), -math.inf
             ),
             "Each row has a best token of its own; this is the best of all "
             "rows.": rows.masked_fill(probs < p * probs.max(), -math.inf),
+            "These are log-probabilities. Logits come back as they were.": (
+                probs.log().masked_fill(~keep, -math.inf)
+            ),
             "These are probabilities. Logits are asked for.": torch.where(
                 keep, probs, torch.tensor(-math.inf)
             ),
             "Cut tokens must have the logit minus infinity; 0 is a logit "
             "like another.": rows.masked_fill(~keep, 0.0),
         }
-        expect_close(got, right, on=on, hint=_likely(got, mistakes))
+        hint = _likely(got, mistakes)
+        if not hint and isinstance(got, torch.Tensor):
+            lost = keep & got.isneginf()
+            if lost.any():
+                at = tuple(lost.nonzero()[0].tolist())
+                ratio = (probs[at] / probs[at[:-1]].max()).item()
+                raise Wrong(
+                    f"The token at {list(at)} was cut. It is {ratio:.3g} "
+                    "times as probable as the best one of its row.",
+                    on=on,
+                    got=got,
+                    hint="The best one of each row always stays. It is the "
+                    "largest along the last axis.",
+                )
+        if what.startswith("large"):  # where small ones came out right
+            hint = (
+                "exp(200) is infinite in fp32. Compare differences of "
+                "logits, or let a softmax subtract the largest one."
+            )
+        expect_close(got, right, on=on, hint=hint)
     return "Where the model is sure, the threshold is high; else it is low."
 
 
@@ -242,7 +297,16 @@ def constrained(constrain):
                 on=on,
                 hint="After a whole tale the mark is allowed: is it looked up?",
             )
-        expect_close(got, right, on=on, hint=_likely(got, mistakes))
+        hint = _likely(got, mistakes)
+        if not hint and isinstance(got, torch.Tensor):
+            for verb, wrong in (
+                ("allows", keep & got.isneginf()),
+                ("does not allow", ~keep & ~got.isneginf()),
+            ):
+                if wrong.any():
+                    word = tales.VOCABULARY[int(wrong.nonzero()[0])]
+                    hint = f"The grammar {verb} {word!r} here."
+        expect_close(got, right, on=on, hint=hint)
     make = torch.Generator().manual_seed(0)
     for _ in range(3):
         words = []
@@ -259,15 +323,16 @@ def constrained(constrain):
 class _Honest(nn.Module):
     """Means of the past; nothing else."""
 
-    def __init__(self, noise=0.0):
+    def __init__(self, noise=0.0, v=31):
         super().__init__()
-        self.table, self.noise = _logits(31, 31), noise
+        self.table, self.noise = _logits(v, v), noise
 
     def forward(self, ids):
         x = self.table[ids]
         past = x.cumsum(1) / torch.arange(1, ids.shape[1] + 1)[:, None]
-        # rounding as a fused kernel may have it
-        return past + self.noise * past.roll(1, 2).sin() * 1e-7
+        # a kernel may add in another order when any of its input is another
+        chance = x.sum((1, 2), keepdim=True).sin()
+        return past * (1 + 3e-7 * self.noise * chance)
 
     def extra(self, ids):
         return self.table[ids]
@@ -276,8 +341,8 @@ class _Honest(nn.Module):
 class _Cheat(_Honest):
     """Adds a trace of later tokens, as `trace` says."""
 
-    def __init__(self, trace):
-        super().__init__()
+    def __init__(self, trace, v=31):
+        super().__init__(v=v)
         self.trace = trace
 
     def forward(self, ids):
@@ -286,10 +351,18 @@ class _Cheat(_Honest):
         return out + torch.einsum("ts,bsv->btv", self.trace(t), self.extra(ids))
 
 
+class _Sinks(_Cheat):
+    """Its logits fall when a later id rises, and never rise with it."""
+
+    def extra(self, ids):
+        return (-0.1 * ids[..., None]).expand(-1, -1, len(self.table))
+
+
 def _one(t, row, column):
     """One place looks at one other."""
     trace = torch.zeros(t, t)
-    trace[row, column] = 1.0
+    if row < column < t:  # a shorter text may have no such place
+        trace[row, column] = 1.0
     return trace
 
 
@@ -318,36 +391,45 @@ _CHEATS = {
 
 @exercise("gpt.find-the-leak")
 def find_the_leak(leaks):
-    """Three honest models and six cheats."""
+    """Three honest models and seven cheats, on three texts."""
     make = torch.Generator().manual_seed(2)
-    ids = torch.randint(31, (1, 11), generator=make)
+    _accuse(leaks, torch.randint(31, (1, 11), generator=make), 31)
+    _accuse(leaks, torch.randint(7, (1, 13), generator=make), 7)
+    _accuse(leaks, torch.zeros(1, 8, dtype=torch.long), 5)
+    return "Run it on every model before you believe its loss."
+
+
+def _accuse(leaks, ids, v) -> None:
+    """All models on one text over a vocabulary of v."""
     torch.manual_seed(0)
+    on = f"{ids.shape[1]} token ids out of {v}: {ids[0].tolist()}"
     honest = {
-        "a running mean": _Honest(),
-        "a running mean that is rounded": _Honest(noise=1.0),
-        "a GPT": GPT(GPTConfig(31, 11, 16, 2, 2, init_std=0.3)).eval(),
+        "a running mean": _Honest(v=v),
+        "a running mean that is rounded": _Honest(noise=1.0, v=v),
+        "a GPT": GPT(GPTConfig(v, 13, 16, 2, 2, init_std=0.3)).eval(),
     }
     for name, model in honest.items():
         if bool(leaks(model, ids)):
             raise Wrong(
                 f"An honest model is accused: {name}.",
-                on="11 token ids",
+                on=on,
                 expected=False,
                 got=True,
                 hint="A changed token may change its own place and later "
                 "ones. Rounding may move the last digit.",
             )
-    for name, trace in _CHEATS.items():
-        if not bool(leaks(_Cheat(trace), ids)):
+    cheats = {name: _Cheat(trace, v) for name, trace in _CHEATS.items()}
+    cheats["lowers its logits when later ids are larger"] = _Sinks(_next, v)
+    for name, cheat in cheats.items():
+        if not bool(leaks(cheat, ids)):
             raise Wrong(
                 f"A cheat passes: it {name}.",
-                on="11 token ids",
+                on=on,
                 expected=True,
                 got=False,
-                hint="Change each token in turn; compare all logits before "
-                "it, as numbers.",
+                hint="Change each token in turn, to another one; compare all "
+                "logits before it, as numbers.",
             )
-    return "Run it on every model before you believe its loss."
 
 
 @exercise("gpt.decode-q4-0")
@@ -355,10 +437,10 @@ def q4_0(decode_q4_0):
     """Random blocks, whose 4-bit numbers lie on both sides of 8."""
     make = torch.Generator().manual_seed(0)
     data = torch.randint(256, (3, 2, 18), generator=make).to(torch.uint8)
-    d = torch.tensor([[0.5, -0.25], [1.0, 2.0], [0.125, 3.0]])
-    data[..., :2] = d.half().view(torch.uint8).view(3, 2, 2)
+    d = torch.tensor([[0.0371, -0.25], [1.0, 2.01], [0.1234, 3.3]]).half()
+    data[..., :2] = d.view(torch.uint8).view(3, 2, 2)
     q = torch.cat([data[..., 2:] & 15, data[..., 2:] >> 4], -1).float()
-    d = d[..., None]
+    d = d.float()[..., None]
     right = (d * (q - 8)).flatten(1)
     on = "three rows of two blocks, uint8"
     got = decode_q4_0(data.flatten(1))
@@ -369,6 +451,8 @@ def q4_0(decode_q4_0):
         hint="18 bytes are a block: 2 of the scale, 16 with two numbers each.",
     )
     low, high = q.split(16, -1)
+    packed, head = data[..., 2:], data[..., :2]
+    signed = (packed.view(torch.int8) >> 4).float()
     mistakes = {
         "The offset 8 is missing: q runs from 0 to 15, q - 8 from -8 to 7.": (
             d * q
@@ -384,6 +468,23 @@ def q4_0(decode_q4_0):
             d * (torch.cat([high, low], -1) - 8)
         ).flatten(1),
         "x = d (q - 8), and not d q - 8.": (d * q - 8).flatten(1),
+        "The two bytes of d are in the wrong order: the low one comes first.": (
+            head.flip(-1).contiguous().view(torch.float16).float() * (q - 8)
+        ).flatten(1),
+        "The scale is a float16 in two bytes, and no whole number.": (
+            (head[..., :1] + 256.0 * head[..., 1:]) * (q - 8)
+        ).flatten(1),
+        "The scale is float16, the IEEE half, and no bfloat16.": (
+            head.contiguous().view(torch.bfloat16).float() * (q - 8)
+        ).flatten(1),
+        "16 levels from -8 to 7: it is q - 8, not q - 7.5.": (
+            d * (q - 7.5)
+        ).flatten(1),
+        "In int8, >> 4 drags the sign along. Shift while the bytes are "
+        "uint8.": (d * (torch.cat([low, signed], -1) - 8)).flatten(1),
+        "Computed in 16 bits: turn d into float32 before you multiply.": (
+            (d.half() * (q - 8).half()).float().flatten(1)
+        ),
     }
     expect_close(got, right, on=on, hint=_likely(got, mistakes))
     return "4.5 bits a weight, and half a bit less than Q4_1."
@@ -407,12 +508,24 @@ def _best_tale():
     return best
 
 
+def _not_told(*_):
+    raise Wrong(
+        "`tales.tell` draws tales at random. A lucky draw proves nothing.",
+        hint="Search with `tales.next_words`.",
+    )
+
+
 @exercise("gpt.most-probable")
 def most_probable(most_probable):
     """The log-probability of what is found, against an exhaustive search."""
-    words = most_probable()
+    with mock.patch.object(tales, "tell", _not_told):
+        words = most_probable()
     if isinstance(words, str):
         words = words.split()
+    if not isinstance(words, list | tuple) or not all(
+        isinstance(word, str) for word in words
+    ):
+        raise Wrong("A list of words is asked for.", got=words)
     words = [w for w in words if w != tales.MARK]
     try:
         found = tales.read(words)

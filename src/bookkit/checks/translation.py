@@ -4,6 +4,7 @@ Each tries the likely mistakes itself, so that a wrong answer is not only
 refused but recognised.
 """
 
+import heapq
 import itertools
 import math
 import random
@@ -36,6 +37,11 @@ def given_and_asked(given_and_asked):
             on,
         )
         width = max(map(len, rows)) + 1
+        for name, got in (("given", given), ("asked", asked)):
+            if not isinstance(got, torch.Tensor):
+                raise Wrong(
+                    f"What is {name} must be a tensor of ids.", on=on, got=got
+                )
 
         def table(rows, width=width):
             return torch.tensor(
@@ -171,6 +177,16 @@ def _counted(got, c, right) -> None:
         "Positions are sines and cosines here, and not learned.": right
         + c.max_len * d,
         "Source and target have a table each.": right - c.source_vocab * d,
+        "There are two stacks, and a last norm in each.": right
+        - 2 * d * c.norm_first,
+        "The stacks need not have the same depth.": right
+        - (c.n_decoder_layers - c.n_encoder_layers)
+        * (8 * d * d + 8 * d + 2 * d * f + f + d + 6 * d),
+        "The width of a feed-forward layer is d_ff, not 4 d_model.": right
+        - layers * (2 * d + 1) * (f - 4 * d),
+        "Heads share the width: four matrices of d_model by d_model are all "
+        "heads together.": right
+        + (c.n_heads - 1) * (layers + c.n_decoder_layers) * (4 * d * d + 4 * d),
         "The feed-forward layer has two matrices.": right - layers * d * f,
     }
     hint = next((t for t, n in hints.items() if n == got != right), "")
@@ -227,9 +243,12 @@ def garden_path(garden):
                 on=where,
                 got=row,
             )
-        if min(row.values()) < 0 or abs(sum(row.values()) - 1) > 1e-6:
+        if not (
+            all(isinstance(p, int | float) and p >= 0 for p in row.values())
+            and abs(sum(row.values()) - 1) <= 1e-6
+        ):
             raise Wrong(
-                "Probabilities are not negative and sum to 1.",
+                "Probabilities are numbers, not negative, and sum to 1.",
                 on=where,
                 got=row,
             )
@@ -266,9 +285,11 @@ def garden_path(garden):
 class _Language:
     """A random model over words and an end, that counts its calls."""
 
-    def __init__(self, seed, words, sharp, ending=1.0):
+    most = 20_000  # calls; who asks more often is told so at once
+
+    def __init__(self, seed, words, sharp, ending=1.0, end="."):
         self.seed, self.words, self.sharp = seed, words, sharp
-        self.ending, self.calls = ending, 0
+        self.ending, self.end, self.calls = ending, end, 0
 
     def __call__(self, text):
         if not isinstance(text, tuple):
@@ -277,7 +298,7 @@ class _Language:
                 on="a call of log_probs",
                 got=text,
             )
-        if text[-1:] == (".",):
+        if text[-1:] == (self.end,):
             raise Wrong(
                 "log_probs was asked about a text that has ended.",
                 on="a call of log_probs",
@@ -285,11 +306,23 @@ class _Language:
                 hint="A text is complete with its end. Nothing follows.",
             )
         self.calls += 1
+        if self.calls > self.most:
+            raise Wrong(
+                f"log_probs was asked more than {self.most:,} times.",
+                on="a call of log_probs",
+                got=text,
+                hint="Grow the likeliest text first, and stop when a complete "
+                "one is the likeliest of all.",
+            )
+        return self.step(text)
+
+    def step(self, text):
+        """What a call answers."""
         dice = random.Random(f"{self.seed} {' '.join(text)}")
         scores = [self.sharp * dice.random() for _ in range(self.words + 1)]
         scores[-1] *= self.ending
         total = math.log(sum(map(math.exp, scores)))
-        tokens = [*"abcdefgh"[: self.words], "."]
+        tokens = [*"abcdefgh"[: self.words], self.end]
         return {t: s - total for t, s in zip(tokens, scores, strict=True)}
 
     def best(self, length):
@@ -299,76 +332,132 @@ class _Language:
             grown = [
                 (p + q, (*text, token))
                 for p, text in living
-                for token, q in self(text).items()
+                for token, q in self.step(text).items()
             ]
-            found += [c for c in grown if c[1][-1] == "."]
-            living = [c for c in grown if c[1][-1] != "."]
-        self.calls = 0
+            found += [c for c in grown if c[1][-1] == self.end]
+            living = [c for c in grown if c[1][-1] != self.end]
         return max(found + living)
+
+    def best_first(self, length):
+        """The same for a large language: the likeliest beginning grows."""
+        heap = [(0.0, ())]
+        while True:
+            cost, text = heapq.heappop(heap)
+            if len(text) == length or text[-1:] == (self.end,):
+                return -cost, text
+            for token, q in self.step(text).items():
+                heapq.heappush(heap, (cost - q, (*text, token)))
 
     def greedy(self, length):
         score, text = 0.0, ()
-        while len(text) < length and text[-1:] != (".",):
-            step = self(text)
+        while len(text) < length and text[-1:] != (self.end,):
+            step = self.step(text)
             token = max(step, key=step.get)
             score, text = score + step[token], (*text, token)
         return text
 
 
+class _Hidden(_Language):
+    """Its best text begins with the worst of all beginnings of four words.
+
+    A beam forgets it, however wide, unless it keeps all 625 beginnings.
+    """
+
+    def __init__(self):
+        super().__init__(0, 5, 1.0)
+
+    def step(self, text):
+        tokens = [*"abcde", "."]
+        if text == ("c", "a", "e", "b"):  # the fifth word is certain
+            tokens.remove("d")
+            return {"d": 0.0} | dict.fromkeys(tokens, -50.0)
+        right = ("c", "a", "e", "b")[len(text) : len(text) + 1]
+        probs = dict.fromkeys("abcde", 0.2)
+        if right and text == ("c", "a", "e", "b")[: len(text)]:
+            probs = dict.fromkeys("abcde", 0.205) | {right[0]: 0.18}
+        return {t: math.log(p) for t, p in probs.items()} | {".": -50.0}
+
+
 @exercise("translation.exact-search")
 def exact_search(best_text):
-    """Small languages against everything, a large one by its calls."""
+    """Small languages against everything, large ones against best-first."""
     for seed, words, length, sharp in itertools.product(
         range(6), (1, 2, 3), (1, 2, 4), (1.0, 6.0)
     ):
-        model = _Language(seed, words, sharp)
-        score, text = model.best(length)
+        model = _Language(seed, words, sharp, end=".!"[seed % 2])
         on = f"a random language of {words} words and an end, length={length}"
-        got, value = _two(
-            best_text(model, ".", length), "the text and its score", on
-        )
-        if got != text:
-            hint = ""
-            if got == model.greedy(length):
-                hint = "This is what greedy decoding finds."
-            elif (
-                isinstance(got, tuple)
-                and len(got) < length
-                and got[-1:] != (".",)
-            ):
-                hint = "This text is not complete."
-            elif isinstance(got, tuple) and len(got) > length:
-                hint = "A text of `length` tokens is complete, without an end."
-            elif isinstance(got, tuple) and got[-1:] == (".",):
-                hint = (
-                    "This text is complete, but another one is likelier. A "
-                    "text that is cut off at `length` tokens counts, too. "
-                    "Was the first complete text taken as the best, before "
-                    "all likelier beginnings had been looked at?"
-                )
+        _judge_text(best_text, model, length, model.best(length), on)
+    large = (
+        (
+            "a sharp language of 5 words and an end",
+            9,
+            _Language(3, 5, 9.0, 0.5),
+        ),
+        (
+            "a language of 5 words whose best text hides behind the least "
+            "likely of all beginnings of four words",
+            5,
+            _Hidden(),
+        ),
+    )
+    for on, length, model in large:
+        right = model.best_first(length)
+        on = f"{on}, length={length}"
+        _judge_text(best_text, model, length, right, on)
+        if model.calls > 2000:
+            everything = sum(5**n for n in range(length))
             raise Wrong(
-                "There is a likelier text.",
+                f"log_probs was asked {model.calls:,} times. There are "
+                f"{everything:,} beginnings; the likeliest text can be known "
+                "for certain after far fewer.",
                 on=on,
-                expected=f"{text} with {score:.4f}",
-                got=got,
-                hint=hint,
+                expected="at most 2,000 calls",
+                got=model.calls,
+                hint="Grow the likeliest text first, and stop when a complete "
+                "one is the likeliest of all.",
             )
-        expect_close(value, score, on=f"{on}: the log-probability of {text}")
-    model = _Language(3, 5, 9.0, ending=0.5)
-    got, _ = best_text(model, ".", 9)
-    everything = sum(5**n for n in range(9))
-    if model.calls > 2000:
+    calls, everything = large[0][2].calls, sum(5**n for n in range(9))
+    return f"{calls} of {everything:,} beginnings were enough."
+
+
+def _judge_text(best_text, model, length, right, on) -> None:
+    """The likeliest text, its score, or what it was taken for."""
+    (score, text), end = right, (model.end,)
+    got, value = _two(
+        best_text(model, model.end, length), "the text and its score", on
+    )
+    if got != text:
+        hint = ""
+        if not isinstance(got, tuple):
+            hint = "The text is asked for as a tuple of tokens."
+        elif len(got) > length:
+            hint = "A text of `length` tokens is complete, without an end."
+        elif got == model.greedy(length):
+            hint = "This is what greedy decoding finds."
+        elif len(got) < length and got[-1:] != end:
+            hint = "This text is not complete."
+        elif isinstance(model, _Hidden):
+            hint = (
+                "A beam forgets the beginnings that look worst. Exact search "
+                "keeps every one that could still win."
+            )
+        elif got[-1:] == end:
+            hint = (
+                "This text is complete, but another one is likelier. A "
+                "text that is cut off at `length` tokens counts, too. "
+                "Was the first complete text taken as the best, before "
+                "all likelier beginnings had been looked at?"
+            )
         raise Wrong(
-            f"log_probs was asked {model.calls:,} times. There are "
-            f"{everything:,} beginnings; the likeliest text can be known for "
-            "certain after far fewer.",
-            on="a sharp language of 5 words and an end, length=9",
-            expected="at most 2,000 calls",
-            got=model.calls,
-            hint="Grow the likeliest text first, and stop when a complete one "
-            "is the likeliest of all.",
+            "There is a likelier text.",
+            on=on,
+            expected=f"{text} with {score:.4f}",
+            got=got,
+            hint=hint,
         )
-    return f"{model.calls} of {everything:,} beginnings were enough."
+    hint = "The score is a log-probability: a sum, and below zero."
+    on = f"{on}: the log-probability of {text}"
+    expect_close(value, score, on=on, hint=hint)
 
 
 # --- several references ------------------------------------------------------
@@ -387,10 +476,12 @@ def several_references(clipped):
     ]
     for _ in range(40):
         draw = [
-            [dice.choice("abc") for _ in range(dice.randint(1, 9))]
+            # "a" and "aa" are two words, and not twice the same letter
+            [dice.choice(("a", "aa", "b")) for _ in range(dice.randint(1, 9))]
             for _ in range(dice.randint(2, 4))
         ]
         cases.append((draw[0], draw[1:], dice.randint(1, 3)))
+    answers = []
     for words, references, n in cases:
         on = (
             f"hypothesis {' '.join(words)!r}, references "
@@ -422,10 +513,25 @@ def several_references(clipped):
             ).total(),
             "One reference is chosen for all runs here. Each run may choose "
             "its own.": max((said & part).total() for part in parts),
+            "The references are written one after the other here, so that "
+            "there are runs across the seams.": (
+                said & _runs([w for r in references for w in r], n)
+            ).total(),
+            "A run is n words in this order.": (
+                Counter(map(frozenset, said.elements()))
+                & Counter(map(frozenset, most.elements()))
+            ).total(),
+            "Words have borders: a, aa and aa, a are different runs.": (
+                Counter(map("".join, said.elements()))
+                & Counter(map("".join, most.elements()))
+            ).total(),
         }
-        hint = next(
-            (t for t, x in hints.items() if x == shared != right[0]), ""
-        )
+        answers.append((on, shared, asked, right, hints))
+    for on, shared, asked, right, hints in answers:
+        near = [t for t, x in hints.items() if x == shared != right[0]]
+        whole = [t for t in near if all(a[4][t] == a[1] for a in answers)]
+        alone = near if len(near) == 1 else []  # two may give one number
+        hint = [*whole, *alone, ""][0]
         expect_equal(shared, right[0], on=f"{on}: shared runs", hint=hint)
         expect_equal(
             asked,
@@ -450,7 +556,10 @@ def _good(source, target):
     read = (words * (1 + 0.1 * place) * real).sum(1, keepdim=True)
     mine = torch.nn.functional.one_hot(target, 10).double()
     at = 1 + 0.1 * torch.arange(target.shape[1])[:, None]
-    return torch.tanh(0.3 * (mine * at).cumsum(1)) + torch.tanh(0.2 * read)
+    out = torch.tanh(0.3 * (mine * at).cumsum(1)) + torch.tanh(0.2 * read)
+    # a kernel adds in another order for another input: the last digit moves
+    chance = torch.sin(1.0 * target.sum() + 3 * source.numel() + len(source))
+    return out * (1 + 1e-6 * chance)
 
 
 def _peeks(source, target):
@@ -470,9 +579,9 @@ def _peeks_far(source, target):
 
 
 def _peeks_seldom(source, target):
-    """Sees the next word if it is a 9."""
+    """Sees the next word if it is a 9, and the source begins with a 6."""
     out = _good(source, target).clone()
-    nine = (target == 9).roll(-1, 1)
+    nine = (target == 9).roll(-1, 1) & (source[:, :1] == 6)
     nine[:, -1] = False
     out[..., 1] += 0.2 * nine
     return out
@@ -555,7 +664,7 @@ def which_law(broken):
                 expected=sorted(laws),
                 got=sorted(got),
                 hint="Does your test try every place, several amounts of "
-                "padding and every row, on more than one batch?",
+                "padding and every row, on many random batches?",
             )
         if accused := got - laws:
             raise Wrong(
