@@ -463,7 +463,8 @@ class Collect(SphinxPostTransform):
         )  # fmt: skip
         back["classes"].append("bk-back")
         for slot in list(copy.findall(lambda n: "bk-links" in _classes(n))):
-            slot.insert(0, [nodes.inline("", "From "), back, nodes.Text(" ")])
+            origin = nodes.inline("", "", nodes.Text("From "), back)
+            slot.insert(0, [origin, nodes.Text(" ")])
         self.move(copy, docname)
         copy["ids"] = [entry.anchor]
         return [copy]

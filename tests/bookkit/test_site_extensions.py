@@ -92,6 +92,20 @@ def test_numbers_keep_their_units(before, after):
     assert page[1].astext() == before
 
 
+# --- the pages ----------------------------------------------------------------
+
+
+def test_every_module_has_a_heading_on_the_page_of_the_package():
+    source = ROOT / "src" / "litformer"
+    modules = {f"litformer.{m.stem}" for m in source.glob("[!_]*.py")}
+    modules |= {f"litformer.{m.parent.name}" for m in source.glob("*/*.py")}
+    page = (ROOT / "book" / "api.md").read_text()
+    headings = re.findall(r"^### (\S+)$", page, re.M)
+    documented = re.findall(r"^\.\. automodule:: (\S+)$", page, re.M)
+    assert headings == documented
+    assert sorted(documented) == sorted(modules)
+
+
 # --- pytorch_links ------------------------------------------------------------
 
 
