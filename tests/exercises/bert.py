@@ -199,7 +199,72 @@ def parameters(vocab_size, max_len, d_model, n_layers, d_ff, n_segments):
         + vocab_size
     )
 """,
-            r"Expected 951, got 945",
+            r"There are n_segments segments",
+        ),
+        "no-positions": (
+            """
+def parameters(vocab_size, max_len, d_model, n_layers, d_ff, n_segments):
+    d = d_model
+    return (
+        (vocab_size + n_segments) * d
+        + 2 * d
+        + n_layers * (4 * d * d + 4 * d + 2 * d * d_ff + d_ff + d + 4 * d)
+        + d * d
+        + d
+        + 2 * d
+        + vocab_size
+    )
+""",
+            r"table of places is missing",
+        ),
+        "last-norm": (
+            """
+def parameters(vocab_size, max_len, d_model, n_layers, d_ff, n_segments):
+    d = d_model
+    return (
+        (vocab_size + max_len + n_segments) * d
+        + 2 * d
+        + n_layers * (4 * d * d + 4 * d + 2 * d * d_ff + d_ff + d + 4 * d)
+        + d * d
+        + d
+        + 2 * d
+        + vocab_size
+    ) + 2 * d
+""",
+            r"no last norm",
+        ),
+        "three-proj": (
+            """
+def parameters(vocab_size, max_len, d_model, n_layers, d_ff, n_segments):
+    d = d_model
+    return (
+        (vocab_size + max_len + n_segments) * d
+        + 2 * d
+        + n_layers * (3 * d * d + 3 * d + 2 * d * d_ff + d_ff + d + 4 * d)
+        + d * d
+        + d
+        + 2 * d
+        + vocab_size
+    )
+""",
+            r"four projections",
+        ),
+        "ff-4d": (
+            """
+def parameters(vocab_size, max_len, d_model, n_layers, d_ff, n_segments):
+    d = d_model
+    d_ff = 4 * d
+    return (
+        (vocab_size + max_len + n_segments) * d
+        + 2 * d
+        + n_layers * (4 * d * d + 4 * d + 2 * d * d_ff + d_ff + d + 4 * d)
+        + d * d
+        + d
+        + 2 * d
+        + vocab_size
+    )
+""",
+            r"d_ff wide",
         ),
     },
     "bert.judge": {

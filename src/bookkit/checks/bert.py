@@ -100,6 +100,13 @@ def count(parameters):
             "Linear layers have biases: four projections, and two in the "
             "feed-forward layer.": right - layers * (5 * d + f),
             "The table of segments is missing.": right - s * d,
+            "The table of places is missing.": right - n * d,
+            "There are n_segments segments.": right - (s - 2) * d,
+            "The feed-forward layer is d_ff wide.": right
+            + layers * (2 * d + 1) * (4 * d - f),
+            "Attention has four projections, each with a bias: queries, keys, "
+            "values and the output.": right - layers * (d * d + d),
+            "Behind post-norm blocks comes no last norm.": right + 2 * d,
         }
         got = parameters(v, n, d, layers, f, s)
         hint = next((t for t, wrong in mistakes.items() if got == wrong), "")
