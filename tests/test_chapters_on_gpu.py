@@ -37,6 +37,11 @@ def test_a_chapter_runs_on_a_gpu(name):
         text=True,
         timeout=1200,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        # one thread, as the chapters are run: others would only wait
+        env={
+            **os.environ,
+            "PYTHONPATH": str(SOURCE),
+            "OMP_NUM_THREADS": "1",
+        },
     )
     assert done.returncode == 0, done.stdout[-1000:] + done.stderr
