@@ -24,6 +24,7 @@ from litformer.feedforward import GatedFeedForward
 from litformer.shapes import check_shape
 
 __all__ = [
+    "HOT",
     "Experts",
     "GroupedExperts",
     "MoE",
@@ -32,6 +33,7 @@ __all__ = [
     "balance_loss",
     "describe_routing",
     "expert_load",
+    "experts_at_once",
     "grouped_linear",
     "load_balancing_loss",
     "pack",
@@ -250,12 +252,26 @@ def grouped_linear(
     return torch.cat([F.linear(run, weight) for run, weight in runs])
 
 
+HOT = 2**20  # numbers: 4 MiB of fp32, small beside what a layer keeps
+
+
+def experts_at_once(slots: Int[Tensor, "M"], n_experts: int, d_ff: int) -> int:
+    """How many experts to serve together, so that their h stays small.
+
+    At least one, and on a GPU all.
+    """
+    if slots.device.type != "cpu":
+        return n_experts
+    each = max(1.0, len(slots) * d_ff / n_experts)  # numbers in an expert's h
+    return min(n_experts, max(1, int(HOT / each)))
+
+
 class GroupedExperts(nn.Module):
     """Gated feed-forward layers whose matrices are stacked: the form to run.
 
     It equals `Experts` made of `GatedFeedForward(..., bias=False)`. Slots are
-    sorted by expert, each projection is one grouped product, and answers are
-    added where their tokens stand.
+    sorted by expert, projections are grouped products, and answers are added
+    where their tokens stand. A processor serves a few experts at a time.
 
     Raises:
         ValueError: sizes below one, or layers that cannot be packed.
@@ -303,12 +319,32 @@ class GroupedExperts(nn.Module):
         token = order // routing.experts.shape[1]
         rows = x.index_select(0, token)  # (M, D)
         weights = routing.weights.flatten()[order, None]
-        gate = self.activation(grouped_linear(rows, self.gate_proj, counts))
-        h = gate * grouped_linear(rows, self.up_proj, counts)
-        narrow = self.d_ff < self.d_model  # weigh where rows are short
-        y = grouped_linear(h * weights if narrow else h, self.down_proj, counts)
-        y = y if narrow else y * weights
-        return torch.zeros_like(x).index_add(0, token, y.to(x.dtype))
+        out = torch.zeros_like(x)
+        for place, *block in self._blocks(counts, token, rows, weights):
+            out.index_add_(0, place, self._answers(*block).to(x.dtype))
+        return out
+
+    def _blocks(self, counts: Tensor, *slots: Tensor) -> Iterable[tuple]:
+        """Everything there is for some experts, then for the next ones."""
+        stacks = self.gate_proj, self.up_proj, self.down_proj
+        few = experts_at_once(slots[0], self.n_experts, self.d_ff)
+        if few == self.n_experts:  # nothing to cut
+            return [(*slots, counts, *stacks)]
+        runs = [int(some.sum()) for some in counts.split(few)]
+        cut = [t.split(runs) for t in slots]
+        cut += [t.split(few) for t in (counts, *stacks)]
+        return zip(*cut, strict=True)
+
+    def _answers(
+        self, rows: Tensor, weights: Tensor, counts: Tensor, *stacks: Tensor
+    ) -> Float[Tensor, "M D"]:
+        """What the experts of a block say to their rows, times the weights."""
+        gate, up, down = stacks
+        h = self.activation(grouped_linear(rows, gate, counts))
+        h = h * grouped_linear(rows, up, counts)
+        if self.d_ff < self.d_model:  # weigh where rows are short
+            return grouped_linear(h * weights, down, counts)
+        return grouped_linear(h, down, counts) * weights
 
 
 def pack(layers: Iterable[GatedFeedForward]) -> GroupedExperts:

@@ -23,6 +23,7 @@ from litformer.moe import (
     balance_loss,
     describe_routing,
     expert_load,
+    experts_at_once,
     grouped_linear,
     load_balancing_loss,
     pack,
@@ -275,6 +276,65 @@ def test_without_the_kernel_the_layer_is_the_same(monkeypatch):
     monkeypatch.delattr(F, "grouped_mm", raising=False)  # an older PyTorch
     close(fast(x), with_kernel)
     close(loop(x), with_kernel)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("few", range(1, E + 1))
+def test_blocks_equal_computing_all(name, few, monkeypatch):
+    """E = 5: blocks of 2, 3 and 4 leave a smaller one at the end."""
+    loop, fast = pair(**CASES[name])
+    served = []
+
+    def spy(rows, weights, counts):
+        served.append(len(weights))
+        return grouped_linear(rows, weights, counts)
+
+    monkeypatch.setattr(module, "experts_at_once", lambda *_: few)
+    monkeypatch.setattr(module, "grouped_linear", spy)
+    x = tensor(B, T, D, seed=1)
+    close(fast(x), compute_all(loop, x))
+    assert len(served) == 3 * math.ceil(E / few)  # gate, up and down
+    assert sum(served) == 3 * E
+    assert max(served) == few
+    truth = gradients(loop, lambda x: compute_all(loop, x), x)
+    got = gradients(fast, fast, x)
+    for key, value in truth.items():
+        close(got[key], value)
+
+
+@pytest.mark.parametrize("few", [1, 2])
+def test_blocks_without_tokens(few, monkeypatch):
+    """An empty block, and all of them empty."""
+    monkeypatch.setattr(module, "experts_at_once", lambda *_: few)
+    loop, fast = pair(top_k=1)
+    fast.router.selection_bias[2:] = -1e9
+    x = tensor(B, T, D)
+    y = fast(x)
+    close(y, compute_all(loop, x))
+    y.square().sum().backward()
+    for p in fast.experts.parameters():
+        assert (p.grad[2:] == 0).all()
+        assert p.grad.isfinite().all()
+    assert fast(torch.zeros(2, 0, D)).shape == (2, 0, D)
+
+
+def test_second_gradients_through_blocks(monkeypatch):
+    monkeypatch.setattr(module, "experts_at_once", lambda *_: 2)
+    _, fast = pair(2, 3, 3)
+    fast = fast.double()
+    x = tensor(3, 2, dtype=torch.double).requires_grad_()
+    assert torch.autograd.gradgradcheck(fast, x)
+
+
+def test_how_many_experts_at_once(monkeypatch):
+    monkeypatch.setattr(module, "HOT", 1000)
+    slots = torch.arange(60)
+    assert experts_at_once(slots, 6, 10) == 6  # 600 numbers fit
+    assert experts_at_once(slots, 6, 20) == 5  # 200 for each expert
+    assert experts_at_once(slots, 6, 51) == 1  # 510 for each
+    assert experts_at_once(slots, 6, 9000) == 1  # one does not fit: still one
+    assert experts_at_once(slots[:0], 6, 9000) == 6
+    assert experts_at_once(slots.to("meta"), 6, 9000) == 6
 
 
 def test_pack_copies_and_keeps_type_and_activation():
