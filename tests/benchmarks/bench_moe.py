@@ -199,7 +199,9 @@ def test_against_a_dense_layer(found):
         title="What a sparse layer spends its time on",
         what="Our layer, which serves a few experts at a time; the same with "
         "all experts at once; the products of the experts alone, on rows that "
-        "were sorted beforehand; and a dense layer of equal work.",
+        "were sorted beforehand; and a dense layer of equal work. Thin experts "
+        "are served all at once in any case: there the first two rows are the "
+        "same code, and what they differ by is chance.",
         cases={
             name: {p: case[p] for p in parts} for name, case in found.items()
         },
