@@ -34,6 +34,7 @@ INPUTS = (
     "chapters",
     "src/litformer",
     "src/bookkit",
+    "tests/benchmarks/results",
     "_build/executed",
 )
 STAMP = "_build/site.json"

@@ -309,3 +309,21 @@ def test_python_counts_as_an_input(root, monkeypatch):
     before = site.inputs_digest(root)
     monkeypatch.setattr(sys, "version", "another")
     assert site.inputs_digest(root) != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_toc.yml",
+        "book/book.css",
+        "chapters/attention.md",
+        "src/litformer/attention.py",
+        "tests/benchmarks/results/attention-time.json",
+        "_build/executed/attention.ipynb",
+    ],
+)
+def test_whatever_the_pages_show_counts_as_an_input(root, name):
+    before, path = site.inputs_digest(root), root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"new " + (path.read_bytes() if path.exists() else b""))
+    assert site.inputs_digest(root) != before
