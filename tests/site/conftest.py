@@ -107,10 +107,12 @@ def watch(page, base: str = "") -> list[str]:
     page.on(
         "request", lambda r: r.url.startswith(inside) or say(f"leaves: {r.url}")
     )
+    # "csp" is a script where scripts are off; else the console says it too.
+    # And a page that closes, or goes to another, takes back what it asked for.
+    fine = ("csp", "net::ERR_ABORTED")
     page.on(
         "requestfailed",
-        # "csp" is a script where scripts are off; else the console says it too
-        lambda r: r.failure == "csp" or say(f"failed: {r.url}"),
+        lambda r: r.failure in fine or say(f"failed: {r.url} ({r.failure})"),
     )
     page.on(
         "response", lambda r: r.status >= 400 and say(f"{r.status}: {r.url}")
