@@ -126,7 +126,7 @@ def shorten(made: nbformat.NotebookNode, dear: set[str]) -> None:
             makes, reads = names(cell.source)
             tags = set(cell.metadata.get("tags", []))
             needed = tags & {"setup", "starter", "check"}
-            if (cell.source.strip() in dear and not needed) or reads & lost:
+            if not needed and (cell.source.strip() in dear or reads & lost):
                 lost |= makes
                 continue
             lost -= makes
